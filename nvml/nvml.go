@@ -14,6 +14,7 @@ package nvml
 import (
 	"context"
 	"errors"
+	"strconv"
 	"time"
 )
 
@@ -31,7 +32,9 @@ var (
 )
 
 // Driver is the door to the node's GPUs. Its methods are safe for concurrent
-// use, and a call about one GPU never waits for a call about another.
+// use, and a call about one GPU never waits for a call about another. Slices
+// and maps in an answer belong to the caller. Package nvmltest holds what every
+// Driver must keep to.
 type Driver interface {
 	// Inventory lists the driver and its GPUs in PCI order. A node whose
 	// driver is loaded and which has no GPU gives an empty list and no error.
@@ -121,7 +124,7 @@ type Health struct {
 type ECCCount struct {
 	Uncorrected bool   // double-bit; otherwise corrected
 	Aggregate   bool   // over the life of the GPU; otherwise since the driver was loaded
-	Location    string // dram, sram, or all
+	Location    string // dram, sram; all only where the GPU does not count by location
 	Count       uint64
 }
 
@@ -147,7 +150,7 @@ func (a RecoveryAction) String() string {
 		"none", "gpu-reset", "node-reboot", "drain-p2p", "drain-and-reset", "recover-imex-domain", "bus-reset", "system-reboot",
 	}
 	if a < 0 || int(a) >= len(names) {
-		return "unknown"
+		return strconv.Itoa(int(a))
 	}
 	return names[a]
 }

@@ -1,0 +1,211 @@
+package fake
+
+import (
+	"fmt"
+	"maps"
+	"math"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strconv"
+
+	"gpuvet.dev/nvml"
+)
+
+const (
+	defaultDriver = "570.195.03"
+	defaultCUDA   = "12.8"
+	maxGPUs       = 8 // places on the baseboard of a profile
+)
+
+// Load reads a scenario file. An error names the file.
+func Load(path string) (*Scenario, error) {
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return nil, fmt.Errorf("read scenario: %w", err)
+	}
+	return Decode(filepath.Base(path), data)
+}
+
+// Decode reads a scenario from YAML. An unknown key or a value that makes no
+// sense is an error that says where it stands (in the file called name), what
+// it is and what was expected; all of them are told at once, one a line.
+func Decode(name string, data []byte) (*Scenario, error) {
+	tree, err := parse(data)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", name, err)
+	}
+	var found faults
+	s := decodeScenario(node{value: tree, filled: true, faults: &found})
+	if err := found.err(name); err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
+func decodeScenario(n node) *Scenario {
+	if n.keys("gpus", "driver", "start", "timeline", "repeat") == nil {
+		return nil
+	}
+	s := &Scenario{
+		Driver: decodeDriver(n.at("driver")),
+		GPUs:   decodeGPUs(n.at("gpus"), n.at("start")),
+		Repeat: n.at("repeat").positiveDuration(),
+	}
+	for _, item := range n.at("timeline").list() {
+		step := decodeStep(item, s.GPUs)
+		if s.Repeat > 0 && step.At >= s.Repeat {
+			item.at("at").expected("less than repeat, %s", s.Repeat)
+		}
+		s.Timeline = append(s.Timeline, step)
+	}
+	return s
+}
+
+var (
+	driverForm = regexp.MustCompile(`^[0-9]+(\.[0-9]+)+$`)
+	cudaForm   = regexp.MustCompile(`^[0-9]+\.[0-9]+$`)
+)
+
+func decodeDriver(n node) DriverInfo {
+	n.keys("version", "cuda", "absent")
+	info := DriverInfo{Version: defaultDriver, CUDA: defaultCUDA, Absent: n.at("absent").boolean()}
+	if v := n.at("version"); v.filled {
+		info.Version = v.matching(driverForm, `a version such as "570.195.03"`)
+	}
+	if v := n.at("cuda"); v.filled {
+		info.CUDA = v.matching(cudaForm, `a version such as "12.8"`)
+	}
+	return info
+}
+
+// decodeGPUs gives the GPUs with the values that they start with: those of the
+// profile, then those for all, then their own.
+func decodeGPUs(n, start node) []GPU {
+	var gpus []GPU
+	if n.isList() {
+		gpus = decodeListedGPUs(n, start)
+	} else if n.required("count and profile, or a list").filled {
+		n.keys("count", "profile")
+		count := n.at("count").required("how many").integer(0, maxGPUs)
+		name, profile := decodeProfile(n.at("profile").required(list(Profiles())))
+		for i := range count {
+			g := profile.gpu(name, i)
+			maps.Copy(g.Start, decodeStart(start, g))
+			gpus = append(gpus, g)
+		}
+	}
+	for key, own := range start.at("gpu").entries() {
+		i, err := strconv.Atoi(key)
+		if err != nil || i < 0 || i >= len(gpus) {
+			n.faults.add(own.path + ": unknown GPU: expected " + indexes(gpus))
+			continue
+		}
+		maps.Copy(gpus[i].Start, decodeValues(own, gpus[i]))
+	}
+	return gpus
+}
+
+var (
+	addressForm = regexp.MustCompile(`^[0-9a-f]{4}:[0-9a-f]{2}:[01][0-9a-f]\.[0-7]$`)
+	uuidForm    = regexp.MustCompile(`^GPU-[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$`)
+)
+
+func decodeListedGPUs(n, start node) []GPU {
+	items := n.list()
+	if len(items) > maxGPUs {
+		n.expected("at most %d GPUs", maxGPUs)
+		return nil
+	}
+	var gpus []GPU
+	for i, item := range items {
+		item.keys("profile", "uuid", "pci", "name", "memory", "start", "mig")
+		if mig := item.at("mig"); mig.filled {
+			mig.fail("MIG is not scripted yet, leave it out")
+		}
+		name, profile := decodeProfile(item.at("profile").required(list(Profiles())))
+		g := profile.gpu(name, i)
+		if uuid := item.at("uuid"); uuid.filled {
+			g.UUID = uuid.matching(uuidForm, "a UUID such as GPU-01234567-89ab-cdef-0123-456789abcdef")
+		}
+		if pci := item.at("pci"); pci.filled {
+			g.PCI = pci.matching(addressForm, "a lower-case address such as 0000:3b:00.0")
+		}
+		if name := item.at("name"); name.filled {
+			g.Name = name.text()
+		}
+		if memory := item.at("memory"); memory.filled {
+			g.MemoryBytes = uint64(memory.bytes(1<<30, 1<<50))
+		}
+		maps.Copy(g.Start, decodeStart(start, g))
+		maps.Copy(g.Start, decodeValues(item.at("start"), g))
+		// An index means the same GPU in the file and in the inventory only if
+		// the file is in PCI order too.
+		if i > 0 && g.PCI <= gpus[i-1].PCI {
+			n.faults.add(fmt.Sprintf("%s.pci: %s: expected an address after %s", item.path, g.PCI, gpus[i-1].PCI))
+		}
+		gpus = append(gpus, g)
+	}
+	return gpus
+}
+
+// decodeProfile gives some profile even where it notes a fault, so that faults
+// behind it are found too.
+func decodeProfile(n node) (string, profile) {
+	all := profiles()
+	name, _ := n.value.(string)
+	if p, ok := all[name]; ok {
+		return name, p
+	}
+	if n.filled {
+		n.expected("%s", list(Profiles()))
+	}
+	return "h100", all["h100"]
+}
+
+func decodeStart(n node, g GPU) Values { return decodeValues(n, g, "gpu") }
+
+func decodeValues(n node, g GPU, also ...string) Values {
+	quantities := []Quantity{
+		Temperature, MemoryTemperature, Power, PowerLimit, Utilization, MemoryUtilization,
+		MemoryUsed, MemoryReserved, PCIeReplays, Wave,
+	}
+	var known []string
+	for _, q := range quantities {
+		known = append(known, string(q))
+	}
+	n.keys(append(known, also...)...)
+	values := Values{}
+	for _, q := range quantities {
+		v := n.at(string(q))
+		switch {
+		case v.isNull():
+			values[q] = nvml.Maybe[float64]{}
+		case v.filled:
+			values[q] = nvml.Some(decodeQuantity(v, q, g))
+		}
+	}
+	return values
+}
+
+func decodeQuantity(n node, q Quantity, g GPU) float64 {
+	switch q {
+	case Temperature, MemoryTemperature:
+		return n.number(-50, 150)
+	case Power, PowerLimit:
+		return n.number(0, 5000)
+	case MemoryUsed, MemoryReserved:
+		return n.bytes(0, float64(g.MemoryBytes))
+	case PCIeReplays:
+		return float64(n.integer(0, math.MaxInt32))
+	default: // shares
+		return n.number(0, 1)
+	}
+}
+
+func indexes(gpus []GPU) string {
+	if len(gpus) == 0 {
+		return "none, as there is no GPU"
+	}
+	return fmt.Sprintf("0 to %d", len(gpus)-1)
+}

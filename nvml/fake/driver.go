@@ -1,0 +1,275 @@
+// Package fake is a scripted NVIDIA driver: an [nvml.Driver] whose GPUs do what
+// a [Scenario] says, at the times that it says. It serves `gpuvet run
+// --fake-nvml` and the tests of every package that watches GPUs.
+//
+// The driver tells what happens the way the real one does: errors appear in
+// the kernel log ([Driver.KernelLines]) and in the event stream, a lost GPU
+// answers [nvml.ErrLost], a hung one does not answer at all. Readings are a
+// function of the script and the time alone, with a small deterministic swing
+// in power and utilisation. Time is that of package time, so all of it runs
+// under testing/synctest.
+package fake
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"gpuvet.dev/nvml"
+)
+
+// Driver plays a scenario. It is made by [New]; the timeline begins with
+// [Driver.Run], and further steps can be given with [Driver.Apply].
+type Driver struct {
+	info     DriverInfo
+	timeline []Step // by At
+	repeat   time.Duration
+	made     time.Time
+
+	mu      sync.Mutex // guards all below
+	gpus    []*gpu     // in PCI order
+	loaded  bool
+	loads   int
+	last    time.Time // of what was told last
+	kernel  kernelLog
+	streams map[*stream]struct{}
+}
+
+var _ nvml.Driver = (*Driver)(nil)
+
+// New makes the driver of a scenario, with every GPU as the scenario starts.
+// The scenario is not kept.
+func New(s *Scenario) *Driver {
+	d := &Driver{
+		info:     s.Driver,
+		timeline: slices.Clone(s.Timeline),
+		repeat:   s.Repeat,
+		made:     time.Now(),
+		loaded:   !s.Driver.Absent,
+		kernel:   newKernelLog(),
+		streams:  map[*stream]struct{}{},
+	}
+	if d.loaded {
+		d.loads = 1
+	}
+	slices.SortStableFunc(d.timeline, func(a, b Step) int { return int(a.At - b.At) })
+	for i, g := range s.GPUs {
+		d.gpus = append(d.gpus, newGPU(i, g, d.made))
+	}
+	return d
+}
+
+// Run plays the timeline in real time, again and again if the scenario
+// repeats, until ctx ends.
+func (d *Driver) Run(ctx context.Context) error {
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for round := time.Now(); ; round = round.Add(d.repeat) {
+		for _, step := range d.timeline {
+			if !waitUntil(ctx, timer, round.Add(step.At)) {
+				return nil
+			}
+			if err := d.Apply(step); err != nil {
+				return fmt.Errorf("play step at %s: %w", step.At, err)
+			}
+		}
+		if d.repeat <= 0 || !waitUntil(ctx, timer, round.Add(d.repeat)) {
+			<-ctx.Done()
+			return nil
+		}
+	}
+}
+
+func waitUntil(ctx context.Context, timer *time.Timer, t time.Time) bool {
+	timer.Reset(time.Until(t))
+	select {
+	case <-ctx.Done():
+		return false
+	case <-timer.C:
+		return ctx.Err() == nil
+	}
+}
+
+// Apply makes a step happen now, whatever its At.
+func (d *Driver) Apply(s Step) error {
+	switch s.Do.(type) {
+	case nil:
+		return errors.New("step does nothing")
+	case Kernel, Reload, Present:
+	default:
+		if s.GPU < 0 || s.GPU >= len(d.gpus) {
+			return fmt.Errorf("step %T of GPU %d: no such GPU", s.Do, s.GPU)
+		}
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	s.Do.do(d, s.GPU)
+	return nil
+}
+
+// Inventory implements [nvml.Driver]. A lost GPU stays listed; a missing one is
+// not.
+func (d *Driver) Inventory(ctx context.Context) (nvml.Inventory, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if err := d.answers(ctx); err != nil {
+		return nvml.Inventory{}, fmt.Errorf("inventory: %w", err)
+	}
+	inventory := nvml.Inventory{
+		DriverVersion: d.info.Version,
+		CUDAVersion:   d.info.CUDA,
+		Load:          fmt.Sprintf("fake-%d", d.loads),
+	}
+	for _, g := range d.gpus {
+		if !g.missing {
+			inventory.GPUs = append(inventory.GPUs, g.GPU)
+		}
+	}
+	return inventory, nil
+}
+
+// Readings implements [nvml.Driver].
+func (d *Driver) Readings(ctx context.Context, pci string) (r nvml.Readings, err error) {
+	err = d.ask(ctx, pci, func(g *gpu, now time.Time) { r = g.readings(now, now.Sub(d.made)) })
+	if err != nil {
+		return r, fmt.Errorf("readings of %s: %w", pci, err)
+	}
+	return r, nil
+}
+
+// Health implements [nvml.Driver].
+func (d *Driver) Health(ctx context.Context, pci string) (h nvml.Health, err error) {
+	err = d.ask(ctx, pci, func(g *gpu, now time.Time) {
+		h = g.health(now)
+		if !d.asksRecovery() {
+			h.Recovery = nvml.Maybe[nvml.RecoveryAction]{}
+		}
+	})
+	if err != nil {
+		return h, fmt.Errorf("health of %s: %w", pci, err)
+	}
+	return h, nil
+}
+
+// Events implements [nvml.Driver]. The stream breaks when the driver is
+// unloaded, also by a reload.
+func (d *Driver) Events(ctx context.Context, emit func(nvml.Event)) error {
+	s, err := d.open(ctx)
+	if ctx.Err() != nil {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("wait for events: %w", err)
+	}
+	defer d.close(s)
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-s.more:
+		}
+		d.mu.Lock()
+		events, broken := s.queue, s.broken
+		s.queue = nil
+		d.mu.Unlock()
+		for _, e := range events {
+			if ctx.Err() != nil {
+				return nil
+			}
+			emit(e)
+		}
+		if broken != nil {
+			return fmt.Errorf("wait for events: %w", broken)
+		}
+	}
+}
+
+// KernelLines calls emit for each line that the driver printed to the kernel
+// log: first those that are kept (the newest 1000), then each as it is printed,
+// in order, until ctx ends. Each call begins with the oldest line kept.
+func (d *Driver) KernelLines(ctx context.Context, emit func(time.Time, string)) error {
+	var next uint64
+	for {
+		d.mu.Lock()
+		lines, more := d.kernel.from(next), d.kernel.more
+		next = d.kernel.next
+		d.mu.Unlock()
+		for _, line := range lines {
+			if ctx.Err() != nil {
+				return nil
+			}
+			emit(line.time, line.text)
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-more:
+		}
+	}
+}
+
+// ask calls answer, under the lock, once the GPU can be reached.
+func (d *Driver) ask(ctx context.Context, pci string, answer func(*gpu, time.Time)) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for {
+		if err := d.answers(ctx); err != nil {
+			return err
+		}
+		i := slices.IndexFunc(d.gpus, func(g *gpu) bool { return g.PCI == pci && !g.missing })
+		if i < 0 {
+			return nvml.ErrNotFound
+		}
+		g, now := d.gpus[i], time.Now()
+		if now.Before(g.hangEnds) {
+			ends, freed := g.hangEnds.Sub(now), g.freed
+			d.mu.Unlock()
+			select {
+			case <-ctx.Done():
+			case <-freed:
+			case <-time.After(ends):
+			}
+			d.mu.Lock()
+			continue
+		}
+		if g.lost {
+			return nvml.ErrLost
+		}
+		answer(g, now)
+		return nil
+	}
+}
+
+func (d *Driver) answers(ctx context.Context) error {
+	switch err := ctx.Err(); {
+	case errors.Is(err, context.DeadlineExceeded):
+		return fmt.Errorf("%w: %w", nvml.ErrTimeout, err)
+	case err != nil:
+		return err
+	case !d.loaded:
+		return nvml.ErrNoDriver
+	}
+	return nil
+}
+
+// asksRecovery: the recovery action came with driver branch 570.
+func (d *Driver) asksRecovery() bool {
+	branch, _, _ := strings.Cut(d.info.Version, ".")
+	n, err := strconv.Atoi(branch)
+	return err == nil && n >= 570
+}
+
+// stamp is the time of what is told next: no two things have the same.
+func (d *Driver) stamp() time.Time {
+	now := time.Now()
+	if !now.After(d.last) {
+		now = d.last.Add(time.Nanosecond)
+	}
+	d.last = now
+	return now
+}

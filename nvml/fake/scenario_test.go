@@ -1,0 +1,252 @@
+package fake_test
+
+import (
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"gpuvet.dev/nvml"
+	"gpuvet.dev/nvml/fake"
+)
+
+func TestShippedScenariosDecode(t *testing.T) {
+	files, err := filepath.Glob("../../testdata/scenarios/*.yaml")
+	if err != nil || len(files) == 0 {
+		t.Fatalf("no scenario found: %v", err)
+	}
+	for _, file := range files {
+		t.Run(filepath.Base(file), func(t *testing.T) {
+			s, err := fake.Load(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			var count int
+			if name := filepath.Base(file); strings.HasPrefix(name, "1x") {
+				count = 1
+			} else if strings.HasPrefix(name, "4x") {
+				count = 4
+			} else {
+				count = 8
+			}
+			if len(s.GPUs) != count {
+				t.Errorf("%d GPUs, want %d", len(s.GPUs), count)
+			}
+		})
+	}
+}
+
+func TestScenarioStepsDecode(t *testing.T) {
+	got, err := fake.Decode("node.yaml", []byte(`
+gpus: {count: 2, profile: h100}
+timeline:
+- {at: 1s, gpu: 0, xid: 79}
+- {at: 2s, gpu: 1, xid: 31, pid: 42, process: "a, b", text: hello, recovery: gpu-reset, gpuInstance: 1, computeInstance: 0}
+- {at: 3s, gpu: 0, lost: true}
+- {at: 4s, gpu: 0, missing: false}
+- {at: 5s, gpu: 1, hang: 30s}
+- {at: 6s, gpu: 1, set: {power: null, memoryUsed: 1.5Gi}}
+- {at: 7s, gpu: 1, ramp: {temperature: 85, over: 10s}}
+- {at: 8s, gpu: 1, recovery: drain-and-reset}
+- {at: 9s, gpu: 1, ecc: {uncorrected: 2, location: sram}}
+- {at: 10s, gpu: 1, remapPending: true}
+- {at: 11s, gpu: 1, remapFailed: true}
+- {at: 12s, gpu: 1, rowsRemapped: {correctable: 1}}
+- {at: 13s, kernel: "NVRM: text"}
+- {at: 14s, reload: driver}
+- {at: 15s, driver: absent}
+- {at: 16s, driver: present}
+repeat: 1m
+`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := []fake.Step{
+		{At: 1 * time.Second, Do: fake.Xid{Code: 79}},
+		{At: 2 * time.Second, GPU: 1, Do: fake.Xid{
+			Code: 31, PID: 42, Process: "a, b", Text: "hello",
+			Recovery: nvml.Some(nvml.RecoverGPUReset), GPUInstance: new(1), ComputeInstance: new(0),
+		}},
+		{At: 3 * time.Second, Do: fake.Lost(true)},
+		{At: 4 * time.Second, Do: fake.Missing(false)},
+		{At: 5 * time.Second, GPU: 1, Do: fake.Hang(30 * time.Second)},
+		{At: 6 * time.Second, GPU: 1, Do: fake.Set{fake.Power: {}, fake.MemoryUsed: nvml.Some(1.5 * (1 << 30))}},
+		{At: 7 * time.Second, GPU: 1, Do: fake.Ramp{To: fake.Values{fake.Temperature: nvml.Some(85.0)}, Over: 10 * time.Second}},
+		{At: 8 * time.Second, GPU: 1, Do: fake.Recovery(nvml.RecoverDrainAndReset)},
+		{At: 9 * time.Second, GPU: 1, Do: fake.ECC{Uncorrected: 2, Location: "sram"}},
+		{At: 10 * time.Second, GPU: 1, Do: fake.RemapPending(true)},
+		{At: 11 * time.Second, GPU: 1, Do: fake.RemapFailed(true)},
+		{At: 12 * time.Second, GPU: 1, Do: fake.RowsRemapped{Correctable: 1}},
+		{At: 13 * time.Second, Do: fake.Kernel("NVRM: text")},
+		{At: 14 * time.Second, Do: fake.Reload{}},
+		{At: 15 * time.Second, Do: fake.Present(false)},
+		{At: 16 * time.Second, Do: fake.Present(true)},
+	}
+	if diff := cmp.Diff(want, got.Timeline); diff != "" {
+		t.Errorf("timeline (-want +got):\n%s", diff)
+	}
+	if got.Repeat != time.Minute {
+		t.Errorf("repeat %s, want 1m", got.Repeat)
+	}
+}
+
+func TestStartValuesGoFromProfileToAllToOne(t *testing.T) {
+	for name, file := range map[string]string{
+		"by count": `
+gpus: {count: 2, profile: a100}
+start: {temperature: 50, utilization: 0.5, gpu: {1: {temperature: 60}}}`,
+		"by list": `
+gpus: [{profile: a100}, {profile: a100, start: {temperature: 60}}]
+start: {temperature: 50, utilization: 0.5}`,
+	} {
+		t.Run(name, func(t *testing.T) {
+			s, err := fake.Decode("node.yaml", []byte(file))
+			if err != nil {
+				t.Fatal(err)
+			}
+			type start struct{ temperature, utilization, limit float64 }
+			var got []start
+			for _, g := range s.GPUs {
+				got = append(got, start{g.Start[fake.Temperature].Value, g.Start[fake.Utilization].Value, g.Start[fake.PowerLimit].Value})
+			}
+			want := []start{{50, 0.5, 400}, {60, 0.5, 400}}
+			if diff := cmp.Diff(want, got, cmp.AllowUnexported(start{})); diff != "" {
+				t.Errorf("start values (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+func TestListedGPUsKeepTheirIdentity(t *testing.T) {
+	s, err := fake.Decode("node.yaml", []byte(`
+driver: {version: "550.54.15", cuda: "12.4", absent: true}
+gpus:
+- {profile: h100, pci: "0000:3b:00.0", uuid: GPU-01234567-89ab-cdef-0123-456789abcdef, name: NVIDIA H100 NVL, memory: 94Gi}
+`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := fake.DriverInfo{Version: "550.54.15", CUDA: "12.4", Absent: true}
+	if diff := cmp.Diff(want, s.Driver); diff != "" {
+		t.Errorf("driver (-want +got):\n%s", diff)
+	}
+	g := s.GPUs[0].GPU
+	g.Serial, g.VBIOS = "", ""
+	wantGPU := nvml.GPU{
+		PCI: "0000:3b:00.0", UUID: "GPU-01234567-89ab-cdef-0123-456789abcdef", Name: "NVIDIA H100 NVL",
+		Architecture: "Hopper", MemoryBytes: 94 << 30,
+	}
+	if diff := cmp.Diff(wantGPU, g); diff != "" {
+		t.Errorf("GPU (-want +got):\n%s", diff)
+	}
+}
+
+func TestFaultyScenarioIsToldWhereAndWhy(t *testing.T) {
+	const two = "gpus: {count: 2, profile: h100}\n"
+	for _, test := range []struct{ name, file, want string }{
+		{"empty", "", `x.yaml: null: expected a map with gpus, driver, start, timeline or repeat`},
+		{"not a map", "[]", `x.yaml: a list of 0: expected a map with gpus, driver, start, timeline or repeat`},
+		{"no GPUs", "repeat: 5s", `x.yaml: gpus: missing: expected count and profile, or a list`},
+		{"syntax", "gpus: {count: 2", `x.yaml: line 1: did not find expected ',' or '}'`},
+		{"key twice", two + two, `x.yaml: unmarshal errors:
+  line 2: key "gpus" already set in map`},
+		{"unknown key at the top", two + "stort: {}", `x.yaml: stort: unknown key: expected one of gpus, driver, start, timeline or repeat`},
+		{"unknown profile", "gpus: {count: 2, profile: h200}", `x.yaml: gpus.profile: "h200": expected a100 or h100`},
+		{"too many GPUs", "gpus: {count: 9, profile: h100}", `x.yaml: gpus.count: 9: expected 0 to 8`},
+		{"count as text", "gpus: {count: two, profile: h100}", `x.yaml: gpus.count: "two": expected 0 to 8`},
+		{"no count", "gpus: {profile: h100}", `x.yaml: gpus.count: missing: expected how many`},
+		{"MIG", "gpus: [{profile: h100, mig: [1g.10gb]}]", `x.yaml: gpus[0].mig: a list of 1: MIG is not scripted yet, leave it out`},
+		{
+			"address", `gpus: [{profile: h100, pci: "3B:00.0"}]`,
+			`x.yaml: gpus[0].pci: "3B:00.0": expected a lower-case address such as 0000:3b:00.0`,
+		},
+		{
+			"out of order", `gpus: [{profile: h100, pci: "0000:3b:00.0"}, {profile: h100, pci: "0000:18:00.0"}]`,
+			`x.yaml: gpus[1].pci: 0000:18:00.0: expected an address after 0000:3b:00.0`,
+		},
+		{"UUID", "gpus: [{profile: h100, uuid: GPU-1}]", `x.yaml: gpus[0].uuid: "GPU-1": expected a UUID such as GPU-01234567-89ab-cdef-0123-456789abcdef`},
+		{"version", two + "driver: {version: 570}", `x.yaml: driver.version: 570: expected a version such as "570.195.03"`},
+		{"unknown quantity", two + "start: {warmth: 41}", `x.yaml: start.warmth: unknown key: expected one of temperature, memoryTemperature, power, powerLimit, utilization, memoryUtilization, memoryUsed, memoryReserved, pcieReplays, wave or gpu`},
+		{"utilisation in percent", two + "start: {utilization: 95}", `x.yaml: start.utilization: 95: expected 0 to 1`},
+		{"too much memory", two + "start: {memoryUsed: 100Gi}", `x.yaml: start.memoryUsed: "100Gi": expected 0 to 85520809984 bytes`},
+		{"size without unit", two + "start: {memoryUsed: 10GB}", `x.yaml: start.memoryUsed: "10GB": expected bytes, such as 1024 or 40Gi`},
+		{"start of no GPU", two + "start: {gpu: {2: {power: 100}}}", `x.yaml: start.gpu.2: unknown GPU: expected 0 to 1`},
+		{"GPU out of range", two + "timeline: [{at: 1s, gpu: 9, xid: 79}]", `x.yaml: timeline[0].gpu: 9: expected 0 to 1`},
+		{"no GPU named", two + "timeline: [{at: 1s, xid: 79}]", `x.yaml: timeline[0].gpu: missing: expected 0 to 1`},
+		{"a GPU where none belongs", two + "timeline: [{at: 1s, gpu: 0, reload: driver}]", `x.yaml: timeline[0].gpu: 0: expected no gpu beside reload`},
+		{"no time", two + "timeline: [{gpu: 0, xid: 79}]", `x.yaml: timeline[0].at: missing: expected a duration such as 5s`},
+		{"time without unit", two + "timeline: [{at: 5, gpu: 0, xid: 79}]", `x.yaml: timeline[0].at: 5: expected a duration such as 5s`},
+		{
+			"two actions", two + "timeline: [{at: 5s, gpu: 0, xid: 79, lost: true}]",
+			`x.yaml: timeline[0]: {at, gpu, lost, xid}: expected at and exactly one of xid, lost, missing, hang, set, ramp, recovery, ecc, remapPending, remapFailed, rowsRemapped, kernel, reload or driver`,
+		},
+		{
+			"no action", two + "timeline: [{at: 5s, gpu: 0}]",
+			`x.yaml: timeline[0]: {at, gpu}: expected at and exactly one of xid, lost, missing, hang, set, ramp, recovery, ecc, remapPending, remapFailed, rowsRemapped, kernel, reload or driver`,
+		},
+		{"a key of another action", two + "timeline: [{at: 5s, gpu: 0, lost: true, pid: 4}]", `x.yaml: timeline[0].pid: unknown key: expected one of at, gpu or lost`},
+		{"lost as text", two + `timeline: [{at: 5s, gpu: 0, lost: "true"}]`, `x.yaml: timeline[0].lost: "true": expected true or false`},
+		{"Xid out of range", two + "timeline: [{at: 5s, gpu: 0, xid: 0}]", `x.yaml: timeline[0].xid: 0: expected 1 to 999`},
+		{"ramp without time", two + "timeline: [{at: 5s, gpu: 0, ramp: {power: 100}}]", `x.yaml: timeline[0].ramp.over: missing: expected a duration such as 10s`},
+		{"ramp to nothing", two + "timeline: [{at: 5s, gpu: 0, ramp: {power: null, over: 5s}}]", `x.yaml: timeline[0].ramp.power: null: expected a value to go to`},
+		{"reload of what", two + "timeline: [{at: 5s, reload: node}]", `x.yaml: timeline[0].reload: "node": expected driver`},
+		{"recovery", two + "timeline: [{at: 5s, gpu: 0, recovery: reset}]", `x.yaml: timeline[0].recovery: "reset": expected none, gpu-reset, node-reboot, drain-p2p, drain-and-reset, recover-imex-domain, bus-reset or system-reboot`},
+		{"ECC", two + "timeline: [{at: 5s, gpu: 0, ecc: {uncorrected: 1, location: l2}}]", `x.yaml: timeline[0].ecc.location: "l2": expected dram or sram`},
+		{"a step behind the end of the round", two + "timeline: [{at: 1m, gpu: 0, xid: 79}]\nrepeat: 60s", `x.yaml: timeline[0].at: "1m": expected less than repeat, 1m0s`},
+		{"no time to repeat in", two + "repeat: 0s", `x.yaml: repeat: "0s": expected more than 0s`},
+		{"several faults", two + "start: {power: -1}\ntimeline: [{at: x, gpu: 2, xid: 1.5}]", `x.yaml: start.power: -1: expected 0 to 5000
+x.yaml: timeline[0].at: "x": expected a duration such as 5s
+x.yaml: timeline[0].gpu: 2: expected 0 to 1
+x.yaml: timeline[0].xid: 1.5: expected 1 to 999`},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			_, err := fake.Decode("x.yaml", []byte(test.file))
+			if err == nil {
+				t.Fatal("no error")
+			}
+			if diff := cmp.Diff(test.want, err.Error()); diff != "" {
+				t.Errorf("error (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+func TestMissingScenarioNamesTheFile(t *testing.T) {
+	_, err := fake.Load(filepath.Join(t.TempDir(), "none.yaml"))
+	if err == nil || !strings.HasPrefix(err.Error(), "read scenario: open ") {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestNodeOfAProfileIsTheSameEachTime(t *testing.T) {
+	first, err := fake.Node("h100", 8)
+	if err != nil {
+		t.Fatal(err)
+	}
+	second, err := fake.Node("h100", 8)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(first, second); diff != "" {
+		t.Errorf("nodes differ (-first +second):\n%s", diff)
+	}
+	if _, err := fake.Node("h200", 1); err == nil || err.Error() != `profile "h200": expected one of a100 or h100` {
+		t.Errorf("unknown profile: %v", err)
+	}
+	if _, err := fake.Node("h100", 9); err == nil || err.Error() != "9 GPUs: expected 0 to 8" {
+		t.Errorf("too many GPUs: %v", err)
+	}
+}
+
+func FuzzDecodeNeverPanics(f *testing.F) {
+	f.Add([]byte("gpus: {count: 2, profile: h100}\ntimeline: [{at: 1s, gpu: 1, xid: 79}]"))
+	f.Add([]byte("gpus: [{profile: a100, start: {power: null}}]\nstart: {gpu: {0: {wave: 0}}}\nrepeat: 1m"))
+	f.Add([]byte("gpus: {count: -1}\ntimeline: [5, {ramp: []}, {kernel: {}}]"))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		if s, err := fake.Decode("x.yaml", data); err == nil {
+			fake.New(s)
+		}
+	})
+}

@@ -1,0 +1,144 @@
+package fake
+
+import (
+	"maps"
+	"math"
+	"slices"
+
+	"gpuvet.dev/nvml"
+)
+
+// An actionForm says how one kind of action is written in a step.
+type actionForm struct {
+	key    string
+	ofGPU  bool     // the step names a GPU
+	beside []string // further keys of the step
+	decode func(value, step node, g GPU) Action
+}
+
+func actionForms() []actionForm {
+	return []actionForm{
+		{"xid", true, []string{"recovery", "pid", "process", "text", "gpuInstance", "computeInstance"}, decodeXid},
+		{"lost", true, nil, func(n, _ node, _ GPU) Action { return Lost(n.boolean()) }},
+		{"missing", true, nil, func(n, _ node, _ GPU) Action { return Missing(n.boolean()) }},
+		{"hang", true, nil, func(n, _ node, _ GPU) Action { return Hang(n.duration()) }},
+		{"set", true, nil, func(n, _ node, g GPU) Action { return Set(decodeValues(n, g)) }},
+		{"ramp", true, nil, decodeRamp},
+		{"recovery", true, nil, func(n, _ node, _ GPU) Action { return Recovery(decodeRecovery(n)) }},
+		{"ecc", true, nil, decodeECC},
+		{"remapPending", true, nil, func(n, _ node, _ GPU) Action { return RemapPending(n.boolean()) }},
+		{"remapFailed", true, nil, func(n, _ node, _ GPU) Action { return RemapFailed(n.boolean()) }},
+		{"rowsRemapped", true, nil, decodeRows},
+		{"kernel", false, nil, func(n, _ node, _ GPU) Action { return Kernel(n.text()) }},
+		{"reload", false, nil, func(n, _ node, _ GPU) Action { n.word("driver"); return Reload{} }},
+		{"driver", false, nil, func(n, _ node, _ GPU) Action { return Present(n.word("present", "absent") == "present") }},
+	}
+}
+
+func decodeStep(n node, gpus []GPU) Step {
+	form, ok := chosenForm(n)
+	if !ok {
+		return Step{}
+	}
+	n.keys(append([]string{"at", "gpu", form.key}, form.beside...)...)
+	step := Step{At: n.at("at").required("a duration such as 5s").duration()}
+	var g GPU
+	switch index := n.at("gpu"); {
+	case !form.ofGPU && index.filled:
+		index.fail("expected no gpu beside " + form.key)
+	case form.ofGPU && len(gpus) == 0:
+		index.expected("%s", indexes(gpus))
+	case form.ofGPU:
+		step.GPU = index.required(indexes(gpus)).integer(0, len(gpus)-1)
+		g = gpus[step.GPU]
+	}
+	step.Do = form.decode(n.at(form.key), n, g)
+	return step
+}
+
+// chosenForm finds the one action of a step. A key that goes beside another
+// action does not count as one of its own.
+func chosenForm(n node) (actionForm, bool) {
+	entries, _ := n.value.(map[string]any)
+	forms := actionForms()
+	var found []actionForm
+	for _, form := range forms {
+		if _, ok := entries[form.key]; ok {
+			found = append(found, form)
+		}
+	}
+	for _, form := range slices.Clone(found) {
+		found = slices.DeleteFunc(found, func(f actionForm) bool { return slices.Contains(form.beside, f.key) })
+	}
+	if len(found) == 1 {
+		return found[0], true
+	}
+	var keys []string
+	for _, form := range forms {
+		keys = append(keys, form.key)
+	}
+	n.expected("at and exactly one of %s", list(keys))
+	return actionForm{}, false
+}
+
+func decodeXid(n, step node, _ GPU) Action {
+	x := Xid{
+		Code: n.integer(1, 999),
+		PID:  step.at("pid").integer(1, math.MaxInt32),
+	}
+	if process := step.at("process"); process.filled {
+		x.Process = process.text()
+	}
+	if text := step.at("text"); text.filled {
+		x.Text = text.text()
+	}
+	if action := step.at("recovery"); action.filled {
+		x.Recovery = nvml.Some(decodeRecovery(action))
+	}
+	if instance := step.at("gpuInstance"); instance.filled {
+		x.GPUInstance = new(instance.integer(0, 255))
+	}
+	if instance := step.at("computeInstance"); instance.filled {
+		x.ComputeInstance = new(instance.integer(0, 255))
+	}
+	return x
+}
+
+func decodeRamp(n, _ node, g GPU) Action {
+	ramp := Ramp{To: decodeValues(n, g, "over"), Over: n.at("over").required("a duration such as 10s").positiveDuration()}
+	for _, q := range slices.Sorted(maps.Keys(ramp.To)) {
+		if !ramp.To[q].OK {
+			n.at(string(q)).expected("a value to go to")
+		}
+	}
+	return ramp
+}
+
+func decodeRecovery(n node) nvml.RecoveryAction {
+	var names []string
+	for action := nvml.RecoverNone; action <= nvml.RecoverSystemReboot; action++ {
+		names = append(names, action.String())
+	}
+	return nvml.RecoveryAction(max(0, slices.Index(names, n.word(names...))))
+}
+
+func decodeECC(n, _ node, _ GPU) Action {
+	n.keys("corrected", "uncorrected", "location")
+	ecc := ECC{
+		Corrected:   uint64(n.at("corrected").integer(0, math.MaxInt32)),
+		Uncorrected: uint64(n.at("uncorrected").integer(0, math.MaxInt32)),
+		Location:    n.at("location").word("dram", "sram"),
+	}
+	if entries, ok := n.value.(map[string]any); ok && len(entries) == 0 {
+		n.expected("corrected or uncorrected")
+	}
+	return ecc
+}
+
+func decodeRows(n, _ node, _ GPU) Action {
+	n.keys("correctable", "uncorrectable")
+	return RowsRemapped{
+		Correctable:   uint64(n.at("correctable").integer(0, math.MaxInt32)),
+		Uncorrectable: uint64(n.at("uncorrectable").integer(0, math.MaxInt32)),
+	}
+}
