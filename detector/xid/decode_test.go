@@ -1,0 +1,85 @@
+package xid
+
+import (
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+func TestDecodeFollowsTheDriversLayout(t *testing.T) {
+	remap154 := Decoding{Bucket: "XID_154_EVAL", Severity: "Non-fatal", Investigatory: "CONTACT_SUPPORT", Origin: "SW"}
+	remapFatal := Decoding{Bucket: "RESET_GPU", Severity: "Fatal", Investigatory: "CONTACT_SUPPORT", Origin: "HW"}
+	rxpipe := Decoding{Bucket: "IGNORE", Severity: "Non-fatal", Certainty: "promotable", Investigatory: "CONTACT_SUPPORT", Origin: "SW"}
+	rxpipeReset := rxpipe
+	rxpipeReset.Bucket = "RESET_GPU"
+	signal := Decoding{Bucket: "RESET_GPU", Severity: "Link Fatal", Investigatory: "INVESTIGATE_LINK_SI", Origin: "HW"}
+	peer := Decoding{Bucket: "RESET_GPU", Severity: "Link Fatal", Investigatory: "INVESTIGATE_PEER_DEVICE", Origin: "HW/SW"}
+	mse := Decoding{Bucket: "RESET_GPU", Severity: "Fatal", Investigatory: "CONTACT_SUPPORT", Origin: "FW"}
+	ignore := Decoding{Bucket: "IGNORE", Severity: "Non-fatal", Investigatory: "IGNORE", Origin: "HW"}
+	tests := []struct {
+		name string
+		code int
+		in   NVLink
+		v1   Decoding // zero: no rule
+		v2   Decoding
+	}{
+		{"layout of R570", 145, NVLink{Unit: "RLW_REMAP", InterruptInfo: 0x82, ErrorStatus: 0x40}, remapFatal, Decoding{}},
+		{"layout of R575", 145, NVLink{Unit: "RLW_REMAP", InterruptInfo: 0x04, ErrorStatus: 0x01}, Decoding{}, remap154},
+		{"other bits do not matter", 145, NVLink{Unit: "RLW_REMAP", InterruptInfo: 0x040ffc82, ErrorStatus: 0x40}, remapFatal, Decoding{}},
+		{"status is part of the rule", 145, NVLink{Unit: "RLW_REMAP", InterruptInfo: 0x82, ErrorStatus: 0x41}, Decoding{}, Decoding{}},
+		{"unit is part of the rule", 145, NVLink{Unit: "RLW_CTRL", InterruptInfo: 0x82, ErrorStatus: 0x40}, Decoding{}, Decoding{}},
+		{"code is part of the rule", 146, NVLink{Unit: "RLW_REMAP", InterruptInfo: 0x82, ErrorStatus: 0x40}, Decoding{}, Decoding{}},
+		{"promotion not asked for, V1", 145, NVLink{Unit: "RLW_RXPIPE", InterruptInfo: 0x0c2, ErrorStatus: 2}, rxpipe, Decoding{}},
+		{"promotion, V1", 145, NVLink{Unit: "RLW_RXPIPE", InterruptInfo: 0x4c2, ErrorStatus: 2}, rxpipeReset, Decoding{}},
+		{"promotion not asked for, V2", 145, NVLink{Unit: "RLW_RXPIPE", InterruptInfo: 0x06, ErrorStatus: 4}, Decoding{}, rxpipe},
+		{"promotion, V2", 145, NVLink{Unit: "RLW_RXPIPE", InterruptInfo: 0x86, ErrorStatus: 4}, Decoding{}, rxpipeReset},
+		{"any status: link down, reason 4", 149, NVLink{Unit: "NETIR_LINK_EVT", InterruptInfo: 0x004505c6, ErrorStatus: 77}, signal, Decoding{}},
+		{"link down, reason 0x21", 149, NVLink{Unit: "NETIR_LINK_EVT", InterruptInfo: 0x021425c6}, peer, Decoding{}},
+		{"link down by its new name", 149, NVLink{Unit: "NETIR_LINK_DOWN", InterruptInfo: 0x02142511}, Decoding{}, peer},
+		{"unit by both names", 146, NVLink{Unit: "TLW_RX/TLW_RX_PIPE0", InterruptInfo: 0x0a, ErrorStatus: 1}, Decoding{}, ignore},
+		{"unit by a digit", 146, NVLink{Unit: "TLW_RX_PIPE1", InterruptInfo: 0x0b, ErrorStatus: 1}, Decoding{}, ignore},
+		{"unit with a blank", 150, NVLink{Unit: "MSE Degraded", ErrorStatus: 0xffffffff}, mse, mse},
+		{"watchdog", 150, NVLink{Unit: "MSE_WATCHDOG"}, mse, mse},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			for major, want := range map[int]Decoding{570: test.v1, 574: test.v1, 575: test.v2, 610: test.v2} {
+				got, ok := test.in.Decode(test.code, major)
+				if diff := cmp.Diff(want, got); diff != "" || ok != (want != Decoding{}) {
+					t.Errorf("driver %d: %v (-want +got):\n%s", major, ok, diff)
+				}
+			}
+		})
+	}
+}
+
+func TestUnknownDriverGetsAnAnswerOnlyWithoutAChoice(t *testing.T) {
+	if d, ok := (NVLink{Unit: "RLW_REMAP", InterruptInfo: 0x82, ErrorStatus: 0x40}).Decode(145, 0); !ok || d.Bucket != "RESET_GPU" {
+		t.Errorf("one layout fits: %+v, %v", d, ok)
+	}
+	if d, ok := (NVLink{Unit: "MSE_WATCHDOG"}).Decode(150, 0); !ok || d.Bucket != "RESET_GPU" {
+		t.Errorf("both layouts agree: %+v, %v", d, ok)
+	}
+	if d, ok := (NVLink{Unit: "RLW_REMAP", InterruptInfo: 0x83}).Decode(145, 0); ok {
+		t.Errorf("no layout fits: %+v", d)
+	}
+}
+
+func TestEveryRuleIsReachedByItsOwnRegisters(t *testing.T) {
+	for i, rule := range NVLinkRules() {
+		for _, v2 := range []bool{false, true} {
+			unit, intr, major := rule.UnitV1, rule.IntrV1, 570
+			if v2 {
+				unit, intr, major = rule.UnitV2, rule.IntrV2, 575
+			}
+			status := uint32(0xabad1dea) // a rule without statuses takes any
+			if len(rule.Status) > 0 {
+				status = rule.Status[len(rule.Status)-1]
+			}
+			got, ok := NVLink{Unit: unit, InterruptInfo: intr.Value, ErrorStatus: status}.Decode(rule.Code, major)
+			if diff := cmp.Diff(rule.Decoding, got); !ok || diff != "" {
+				t.Errorf("rule %d, driver %d: %v (-want +got):\n%s", i, major, ok, diff)
+			}
+		}
+	}
+}
