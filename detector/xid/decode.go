@@ -45,23 +45,18 @@ type Decoding struct {
 }
 
 // Decode finds the rule for an NVLink 5 error. driverMajor is the driver's
-// branch (570 of 570.195.03), which decides the layout; with 0, unknown, there
-// is an answer only if both layouts give none but the same one. It reports
-// false where no rule fits: then the line's own Fatal or Nonfatal is all that
-// is known.
+// branch (570 of 570.195.03), which decides the layout; 0 if it is not known:
+// then whichever layout fits will do, as in the table that we have no error
+// fits both with different results. It reports false where no rule fits: then
+// the line's own Fatal or Nonfatal is all that is known.
 func (n NVLink) Decode(code, driverMajor int) (Decoding, bool) {
 	if driverMajor > 0 {
 		return n.decode(code, driverMajor >= firstV2)
 	}
-	older, okOlder := n.decode(code, false)
-	newer, okNewer := n.decode(code, true)
-	switch {
-	case okOlder && okNewer && older != newer:
-		return Decoding{}, false
-	case okOlder:
-		return older, true
+	if d, ok := n.decode(code, false); ok {
+		return d, true
 	}
-	return newer, okNewer
+	return n.decode(code, true)
 }
 
 func (n NVLink) decode(code int, v2 bool) (Decoding, bool) {

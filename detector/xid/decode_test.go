@@ -1,6 +1,7 @@
 package xid
 
 import (
+	"slices"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -53,15 +54,41 @@ func TestDecodeFollowsTheDriversLayout(t *testing.T) {
 	}
 }
 
-func TestUnknownDriverGetsAnAnswerOnlyWithoutAChoice(t *testing.T) {
-	if d, ok := (NVLink{Unit: "RLW_REMAP", InterruptInfo: 0x82, ErrorStatus: 0x40}).Decode(145, 0); !ok || d.Bucket != "RESET_GPU" {
-		t.Errorf("one layout fits: %+v, %v", d, ok)
+func TestUnknownDriverIsDecodedByTheLayoutThatFits(t *testing.T) {
+	for _, test := range []struct {
+		code int
+		in   NVLink
+		want string
+	}{
+		{145, NVLink{Unit: "RLW_REMAP", InterruptInfo: 0x82, ErrorStatus: 0x40}, "RESET_GPU"},
+		{145, NVLink{Unit: "RLW_REMAP", InterruptInfo: 0x04, ErrorStatus: 0x01}, "XID_154_EVAL"},
+		{145, NVLink{Unit: "RLW_REMAP", InterruptInfo: 0x83}, ""},
+	} {
+		if d, ok := test.in.Decode(test.code, 0); d.Bucket != test.want || ok != (test.want != "") {
+			t.Errorf("%+v is %+v, %v", test.in, d, ok)
+		}
 	}
-	if d, ok := (NVLink{Unit: "MSE_WATCHDOG"}).Decode(150, 0); !ok || d.Bucket != "RESET_GPU" {
-		t.Errorf("both layouts agree: %+v, %v", d, ok)
-	}
-	if d, ok := (NVLink{Unit: "RLW_REMAP", InterruptInfo: 0x83}).Decode(145, 0); ok {
-		t.Errorf("no layout fits: %+v", d)
+}
+
+func TestNoErrorFitsBothLayoutsWithDifferentResults(t *testing.T) {
+	for _, older := range NVLinkRules() {
+		for _, newer := range NVLinkRules() {
+			unit := older.names(newer.UnitV1) || older.names(newer.UnitV2)
+			if older.Code != newer.Code || !unit || older.Decoding == newer.Decoding && older.PromotedBucket == newer.PromotedBucket {
+				continue
+			}
+			shared := len(older.Status) == 0 || len(newer.Status) == 0
+			for _, status := range older.Status {
+				shared = shared || slices.Contains(newer.Status, status)
+			}
+			for _, v1 := range []Pattern{older.IntrV1, older.PromoteV1} {
+				for _, v2 := range []Pattern{newer.IntrV2, newer.PromoteV2} {
+					if both := v1.Care & v2.Care; shared && both != 0 && v1.Value&both == v2.Value&both {
+						t.Errorf("a word fits both %+v and %+v", older, newer)
+					}
+				}
+			}
+		}
 	}
 }
 

@@ -233,6 +233,48 @@ func TestAddressHasOneForm(t *testing.T) {
 	}
 }
 
+func TestNameLongerThanAnyComm(t *testing.T) {
+	for text, want := range map[string]Line{
+		"name=a-process-in-a-guest, Ch 00000008": {Process: "a-process-in-a-guest", Text: "Ch 00000008"},
+		"name=a-process-in-a-guest":              {Text: "name=a-process-in-a-guest"},
+	} {
+		want.Kind, want.Code, want.PCI = Xid, 43, "0000:01:00.0"
+		got, _ := Parse([]byte("NVRM: Xid (PCI:0000:01:00): 43, " + text))
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Errorf("%q (-want +got):\n%s", text, diff)
+		}
+	}
+}
+
+func TestUnknownPIDIsLeftInTheText(t *testing.T) {
+	for _, text := range []string{"pid=, x", "pid=-1, x", "pid='<unknown>'x", "pid=12345678901, x", "pid=12x, x"} {
+		got, _ := Parse([]byte("NVRM: Xid (PCI:0000:01:00): 43, " + text))
+		if got.PID != nil || got.Text != text {
+			t.Errorf("%q gives pid %v, text %q", text, got.PID, got.Text)
+		}
+	}
+}
+
+func TestMalformedMessagesAreEventsWithoutDetails(t *testing.T) {
+	for _, text := range []string{
+		"45, Ch 00000001 caused by previous Xid", "45, Ch 00000001 caused by previous Xid x", "45, Ch 00000001 caused by previous Xid 79 or so",
+		"43, Ch 00000001 caused by previous Xid 149",
+		"154, GPU recovery action", "154, GPU recovery action changed from 0x", "154, GPU recovery action changed from 0x1 (GPU Reset Required)",
+		"154, GPU recovery action changed from 0x1 (None) to 0xx", "153, GPU recovery action changed from 0x0 (None) to 0x1 (GPU Reset Required)",
+		"145, ", "145, Fatal XC0 i0 Link 00 (0x1 0x1)", "145, A B C Fatal XC0 i0 Link 00 (0x1 0x1)", "145, A- Fatal XC0 i0 Link 00 (0x1 0x1)",
+		"145, A fatal XC0 i0 Link 00 (0x1 0x1)", "145, A Fatal XC2 i0 Link 00 (0x1 0x1)", "145, A Fatal XC0 i Link 00 (0x1 0x1)",
+		"145, A Fatal XC0 i0 Lane 00 (0x1 0x1)", "145, A Fatal XC0 i0 Link xx (0x1 0x1)", "145, A Fatal XC0 i0 Link 00 0x1 0x1",
+		"145, A Fatal XC0 i0 Link 00 (0x1)", "145, A Fatal XC0 i0 Link 00 (0x1 1)", "145, A Fatal XC0 i0 Link 00 (0x1 0x123456789)",
+		"145, A Fatal XC0 i0 Link 00 (0x1 0x1) and more", "145, A Fatal XC0 i0 Link 00 (0x1 0x2 0x3 0x4 0x5 0x6 0x7 0x8)",
+		"143, A Fatal XC0 i0 Link 00 (0x1 0x1)", "151, A Fatal XC0 i0 Link 00 (0x1 0x1)",
+	} {
+		got, ok := Parse([]byte("NVRM: Xid (PCI:0000:01:00): " + text))
+		if !ok || got.CausedBy != 0 || got.Action != nil || got.NVLink != nil || got.Severity != "" {
+			t.Errorf("%q: %v, %+v", text, ok, got)
+		}
+	}
+}
+
 func TestMalformedLinesAreNoEvents(t *testing.T) {
 	for _, text := range []string{
 		"", "N", "NVRM: ", "NVRM: Xid (PCI:", "NVRM: Xid (PCI:0000:01:00)", "NVRM: Xid (PCI:0000:01:00): ",
@@ -244,6 +286,9 @@ func TestMalformedLinesAreNoEvents(t *testing.T) {
 		"NVRM: GPU 0000:a1:00.0: GPU is fine.", "NVRM: GPU at 0000:a1:00.0: GPU-123", "NVRM: The NVIDIA GPU 0000:b3:00.0",
 		"NVRM: The NVIDIA probe routine failed for some", "NVRM: Rate limiting GSP RPC error prints for GPU at PCI:?",
 		"NVRM: a b: GSP RM heartbeat timed out", "NVRM: knvlinkDiscoverPostRxDetLinks: Getting peer1",
+		"NVRM: The NVIDIA GPU ?\nNVRM: (PCI ID: x) fallen off the bus and is not responding to commands",
+		"NVRM: knvlinkDiscoverPostRxDetLinks: nothing", "NVRM: knvlinkDiscoverPostRxDetLinks: Getting peerX postRxDetLinkMask failed!",
+		"pcieport 0000:00:02.0: AER: Correctable error counted", "nvidia-nvswitch0: open", "nvidia-nvswitch0: SXid (PCI:0000:01:00.0",
 		"pcieport 0000:00:02.0", "pcieport 0000:00:02.0: AER: Uncorrected (Fatal) error", "pcieport 0000:00:02.0: AER: enabled",
 		"pcieport 0000:00:02.0: PCIe Bus Error: severity=?", "pcieport : AER: Correctable error received: 0000:00:00.0",
 	} {
@@ -256,14 +301,14 @@ func TestMalformedLinesAreNoEvents(t *testing.T) {
 }
 
 func TestTextIsBoundedAndSafeToShow(t *testing.T) {
-	line, ok := Parse([]byte("NVRM: Xid (PCI:0000:01:00): 13, pid=1, name=\x1b[31m\xff\n\u202eb, " + strings.Repeat("ä", 2000)))
+	line, ok := Parse([]byte("NVRM: Xid (PCI:0000:01:00): 13, pid=1, name=\x1b[31m\xff\n\u202eb, x" + strings.Repeat("ä", 2000)))
 	if !ok {
 		t.Fatal("no event")
 	}
 	if want := "?[31m? ?b"; line.Process != want {
 		t.Errorf("process %q, want %q", line.Process, want)
 	}
-	if want := strings.Repeat("ä", 512); line.Text != want {
+	if want := "x" + strings.Repeat("ä", 511); line.Text != want {
 		t.Errorf("text has %d bytes, ends in %q", len(line.Text), line.Text[len(line.Text)-4:])
 	}
 }

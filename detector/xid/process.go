@@ -59,8 +59,7 @@ func cutName(b []byte) (name, message []byte) {
 	if short := border - len(", Ch 00000000"); short >= 0 && isChannel(field[short:border]) {
 		border = short
 	}
-	_, message = field[:border], field[border:]
-	message, _ = cutBorder(message)
+	message, _ = cutBorder(field[border:])
 	return field[:border], message
 }
 

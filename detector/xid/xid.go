@@ -1,11 +1,31 @@
 // Package xid reads what the NVIDIA driver prints to the kernel log, and knows
 // what its error codes mean.
 //
-// [Parse] turns the text of one kernel record into a [Line]; [Lookup] and
-// [LookupSwitch] give the catalogue entry of a code. Both are pure. A tenant
-// chooses the name of his process, and that name stands in the line: the
-// grammar is anchored so that no name can forge a code, an address or a second
-// event.
+// [Parse] turns the text of one kernel record into a [Line]; a [Joiner] does so
+// for a saved log, which may have broken a message at its newlines. [Lookup]
+// and [LookupSwitch] give the catalogue entry of a code, and [NVLink.Decode]
+// that of an NVLink 5 error. All of them are pure: no I/O, no clock.
+//
+// # What a tenant can do
+//
+// A tenant chooses the name of his process (comm, at most 15 bytes, any but
+// NUL), and the driver prints that name in the middle of the line. Whatever the
+// name, Kind, Code, PCI, the MIG instances, PID, CausedBy, Action, NVLink and
+// Severity are the driver's: the first five stand before the name, the others
+// are read whole from behind the last ", ", which the driver prints behind
+// the name and which none of those messages holds.
+//
+// What remains: where a name that holds ", " ends cannot be told from the
+// text. Process may then have the first words of the driver's message at its
+// end, and Text lack them; and a name that ends in ", Ch " and eight hex
+// digits leaves these in Text. Nothing else of a name gets into Text, and
+// nothing should be decided by Process. Xid 13, 31, 43 and the like are raised
+// by tenants at will, without any forging. A name of more than 15 bytes, which
+// no Linux process has, ends at its first ", ".
+//
+// Who wrote a record is not in its text: whoever may write to /dev/kmsg
+// can print any line. The kernel marks such records with another facility, and
+// package kmsg tells it.
 package xid
 
 // Kind says what a line reports.
@@ -40,14 +60,17 @@ type Line struct {
 	PID                          *int   // nil if unknown, though the line may have a name
 	Process                      string // chosen by whoever runs the process: never trust it
 
-	Text string // the driver's message behind the fields above, at most 1 KiB
+	// Text is the driver's message behind the fields above: valid UTF-8 of at
+	// most 1 KiB on one line, with ? for what a terminal should not get.
+	// Process has the same form.
+	Text string
 
 	CausedBy int     // Xid 45: "caused by previous Xid N"; 0 if it does not say
 	Action   *Action // Xid 154: the recovery action, as told
 	NVLink   *NVLink // Xid 144 to 150: the unit and its registers
 
 	Switch   string // SXid: nvidia-nvswitch0
-	Severity string // SXid, Xid 144 to 150: Fatal or Non-fatal; PCIe: Fatal, Non-fatal or Correctable; empty if untold
+	Severity string // Xid 144 to 150: Fatal or Non-fatal; SXid and PCIe: Correctable too; empty if untold
 	Port     *int   // SXid: the switch's link
 }
 
