@@ -218,7 +218,7 @@ func TestSegmentIsClosedWhenFullOldOrOfAnotherBoot(t *testing.T) {
 		time.Sleep(24*time.Hour - 1)
 		appendNew(t, tr, numbered(2))
 		wantSegments(t, folder, 1)
-		time.Sleep(1)
+		time.Sleep(time.Nanosecond)
 		appendNew(t, tr, numbered(3))
 		wantSegments(t, folder, 1, 2)
 
@@ -242,10 +242,10 @@ func TestOldSegmentsAreRemovedButNeverTheNewest(t *testing.T) {
 		time.Sleep(24 * time.Hour)
 		appendNew(t, tr, numbered(2)) // closes 1
 		time.Sleep(720*time.Hour - 1)
-		tr = open(t, folder, day)
+		open(t, folder, day)
 		wantSegments(t, folder, 1, 2)
-		time.Sleep(1)
-		tr = open(t, folder, day)
+		time.Sleep(time.Nanosecond)
+		open(t, folder, day)
 		wantSegments(t, folder, 2)
 		time.Sleep(10000 * time.Hour)
 		tr = open(t, folder, day)
