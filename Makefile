@@ -1,0 +1,53 @@
+# Every target is what .ci/run calls or what a person calls; `make` lists them.
+VERSION := $(shell git describe --always --dirty 2>/dev/null || echo unknown)
+TOOL    := go tool -modfile=$(CURDIR)/.ci/tools.mod
+LINT    := golangci-lint run --config=$(CURDIR)/.golangci.yml
+E2E     := $(patsubst %/go.mod,%,$(wildcard internal/e2e/go.mod))
+# One set of flags in internal/e2e, or Kubernetes is built and kept twice.
+E2E_GO  := CGO_ENABLED=0 go
+TESTS   := --include=*_test.go --exclude-dir=.git
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "%-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+build: ## build the static daemon, bin/gpuvet
+	CGO_ENABLED=0 go build -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o bin/ ./cmd/gpuvet
+
+run: build ## watch eight fake GPUs, one of which is lost; no GPU, root or cluster needed
+	bin/gpuvet run --standalone --fake-nvml testdata/scenarios/8xh100-lost.yaml \
+	  --listen 127.0.0.1:9410 --state-dir out/run
+
+test: ## unit tests with the race detector
+	go test -race ./...
+
+e2e: e2e-build ## end-to-end tests on a real Kubernetes; RUN=Node runs TestNode alone
+	cd internal/e2e && $(E2E_GO) test -trimpath -count=1 -timeout=60m $(if $(RUN),-run 'Test$(RUN)') ./...
+
+e2e-build: ## what the end-to-end tests run on; slow when it is cold
+	cd internal/e2e && $(E2E_GO) run -trimpath ./build
+
+bench: ## benchmarks of the budgets, with their spread
+	@mkdir -p out
+	go test -run='^$$' -bench=. -benchmem -count=6 ./... | tee out/bench.txt
+	$(TOOL) benchstat out/bench.txt
+
+measure: ## measurements that are too long for CI, for docs/benchmarks.md
+	GPUVET_MEASURE=all go test -count=1 -timeout=6h -run='^TestMeasure' -v ./...
+	$(if $(E2E),cd $(E2E) && GPUVET_MEASURE=all $(E2E_GO) test -trimpath -count=1 -timeout=6h -run='^TestMeasure' -v ./...)
+
+fuzz: FUZZTIME ?= 30s
+fuzz: ## each fuzz test for FUZZTIME (30s)
+	@grep -rEo '^func Fuzz[A-Za-z0-9_]+' $(TESTS) . | sed 's|/[^/]*:func | |' | while read -r dir name; do \
+	  go test -run='^$$' -fuzz="^$$name$$" -fuzztime=$(FUZZTIME) "$$dir" || exit 1; done
+
+lint: ## all linters, on every module
+	$(TOOL) $(LINT) ./...
+	$(if $(E2E),PATH="$$(dirname "$$($(TOOL) -n golangci-lint)"):$$PATH"; cd $(E2E) && CGO_ENABLED=0 GOFLAGS=-trimpath $(LINT) ./...)
+
+fmt: ## format the code
+	$(TOOL) gofumpt -w .
+
+golden: ## rewrite the expected outputs; review the diff
+	@grep -rlE 'flag\.Bool\("update"' $(TESTS) . | xargs -r -n1 dirname | sort -u | xargs -r -I{} go test {} -update
+
+.PHONY: help build run test e2e e2e-build bench measure fuzz lint fmt golden
