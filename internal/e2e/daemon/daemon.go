@@ -1,0 +1,220 @@
+// Package daemon runs gpuvet beside a test cluster: as a process of the node,
+// with the rights that it ships with, scripted GPUs and the real kernel log.
+package daemon
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"gpuvet.dev/internal/e2e/kube"
+)
+
+// Options say what a daemon is started with.
+type Options struct {
+	Node       string   // the node that it watches and its token is bound to
+	Scenario   string   // path of a scenario file, as [Fleet.Scenario] writes it
+	FaultPoint string   // value of GPUVET_FAULTPOINT; empty: none
+	Args       []string // further flags of `gpuvet run`
+}
+
+// Daemon is a gpuvet with its state folder, through any number of restarts.
+type Daemon struct {
+	options    Options
+	binary     string
+	dir        string // of state, socket, log and kubeconfig
+	kubeconfig string
+	address    string // of its HTTP server
+	running    *running
+}
+
+// running is one life of the daemon.
+type running struct {
+	cmd   *exec.Cmd
+	ended chan struct{} // closed once it has ended
+}
+
+// Start starts a daemon. It ends with the test at the latest, and its log is
+// shown if the test fails. Start does not wait until it is ready.
+func Start(t testing.TB, cluster *kube.Cluster, options Options) *Daemon {
+	t.Helper()
+	binary, err := cluster.DaemonBinary()
+	if err != nil {
+		t.Fatalf("there is no daemon to test: %v", err)
+	}
+	kubeconfig, err := cluster.TokenKubeconfig(t.Context(), kube.Shipped, options.Node)
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir, err := cluster.Folder(filepath.Join("daemon", strings.ReplaceAll(t.Name(), "/", "-"), options.Node))
+	if err != nil {
+		t.Fatal(err)
+	}
+	d := &Daemon{options: options, binary: binary, dir: dir, kubeconfig: kubeconfig, address: freeAddress(t)}
+	t.Cleanup(func() {
+		if d.running != nil {
+			d.Kill9(t)
+		}
+		if t.Failed() {
+			t.Logf("log of the daemon on %s:\n%s", options.Node, d.Log())
+		}
+	})
+	d.launch(t)
+	return d
+}
+
+// Restart starts an ended daemon again with the same state. An empty fault
+// point lets it live.
+func (d *Daemon) Restart(t testing.TB, faultPoint string) {
+	t.Helper()
+	if d.running != nil {
+		t.Fatal("restart: the daemon still runs")
+	}
+	d.options.FaultPoint = faultPoint
+	d.launch(t)
+}
+
+func (d *Daemon) launch(t testing.TB) {
+	t.Helper()
+	log, err := os.OpenFile(d.logPath(), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
+	if err != nil {
+		t.Fatalf("open log of daemon: %v", err)
+	}
+	defer log.Close()
+	args := append([]string{
+		"run", "--log-format", "json",
+		"--kubeconfig", d.kubeconfig, "--node-name", d.options.Node,
+		"--fake-nvml", d.options.Scenario, "--accept-user-kernel-lines",
+		"--state-dir", filepath.Join(d.dir, "state"), "--socket", d.Socket(), "--listen", d.address,
+	}, d.options.Args...)
+	life := &running{cmd: exec.Command(d.binary, args...), ended: make(chan struct{})}
+	life.cmd.Env = append(os.Environ(), "GPUVET_FAULTPOINT="+d.options.FaultPoint)
+	life.cmd.Stdout, life.cmd.Stderr = log, log
+	if err := life.cmd.Start(); err != nil {
+		t.Fatalf("start daemon: %v", err)
+	}
+	go func() {
+		defer close(life.ended)
+		life.cmd.Wait()
+	}()
+	d.running = life
+}
+
+// AwaitReady waits until /readyz answers, and ends the test if the daemon ends
+// instead.
+func (d *Daemon) AwaitReady(t testing.TB) {
+	t.Helper()
+	kube.Eventually(t, time.Minute, func() error {
+		select {
+		case <-d.running.ended:
+			t.Fatalf("daemon ended before it was ready: %s", d.running.cmd.ProcessState)
+		default:
+		}
+		_, err := d.get(t.Context(), "/readyz")
+		return err
+	})
+}
+
+// Kill9 ends the daemon as a crash would.
+func (d *Daemon) Kill9(t testing.TB) {
+	t.Helper()
+	d.end(t, syscall.SIGKILL)
+}
+
+// Stop asks the daemon to end and returns its exit code.
+func (d *Daemon) Stop(t testing.TB) int {
+	t.Helper()
+	return d.end(t, syscall.SIGTERM)
+}
+
+func (d *Daemon) end(t testing.TB, signal syscall.Signal) int {
+	t.Helper()
+	d.running.cmd.Process.Signal(signal) // too late if it has ended, and then well
+	return d.Wait(t)
+}
+
+// Wait waits until the daemon has ended by itself and returns its exit code, -1
+// if a signal ended it: a fault point does.
+func (d *Daemon) Wait(t testing.TB) int {
+	t.Helper()
+	limit := time.NewTimer(time.Minute)
+	defer limit.Stop()
+	select {
+	case <-d.running.ended:
+	case <-limit.C:
+		t.Fatal("daemon does not end")
+	}
+	code := d.running.cmd.ProcessState.ExitCode()
+	d.running = nil
+	return code
+}
+
+// Log is everything that the daemon has said, over all its lives.
+func (d *Daemon) Log() string {
+	content, err := os.ReadFile(d.logPath())
+	if err != nil {
+		return err.Error()
+	}
+	return string(content)
+}
+
+// Socket is the path of the local socket, for other commands of gpuvet.
+func (d *Daemon) Socket() string { return filepath.Join(d.dir, "gpuvet.sock") }
+
+// Command runs another command of gpuvet, such as "status", and returns what it
+// printed and its exit code.
+func (d *Daemon) Command(t testing.TB, args ...string) (output string, code int) {
+	t.Helper()
+	command := exec.CommandContext(t.Context(), d.binary, args...)
+	out, err := command.CombinedOutput()
+	if command.ProcessState == nil {
+		t.Fatalf("run gpuvet %s: %v", args[0], err)
+	}
+	return string(out), command.ProcessState.ExitCode()
+}
+
+// get reads a page of the daemon's HTTP server. Any answer but 200 is an error.
+func (d *Daemon) get(ctx context.Context, path string) (string, error) {
+	ctx, stop := context.WithTimeout(ctx, 5*time.Second)
+	defer stop()
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+d.address+path, nil)
+	if err != nil {
+		return "", fmt.Errorf("ask daemon for %s: %w", path, err)
+	}
+	answer, err := http.DefaultClient.Do(request)
+	if err != nil {
+		return "", fmt.Errorf("ask daemon for %s: %w", path, err)
+	}
+	defer answer.Body.Close()
+	body, err := io.ReadAll(answer.Body)
+	if err != nil {
+		return "", fmt.Errorf("read %s of daemon: %w", path, err)
+	}
+	if answer.StatusCode != http.StatusOK {
+		return "", fmt.Errorf("daemon answers %s with %s: %s", path, answer.Status, body)
+	}
+	return string(body), nil
+}
+
+func (d *Daemon) logPath() string { return filepath.Join(d.dir, "log") }
+
+// freeAddress is a loopback address that nobody listens on. Inside the
+// namespaces only this test takes any.
+func freeAddress(t testing.TB) string {
+	t.Helper()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatalf("find a free port: %v", err)
+	}
+	defer listener.Close()
+	return listener.Addr().String()
+}

@@ -1,0 +1,89 @@
+package daemon
+
+import (
+	"crypto/rand"
+	"encoding/hex"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// Fleet is the GPUs of one scripted node, in PCI order. The kernel log is one
+// for the machine and keeps what earlier tests wrote to it, so every fleet has
+// a PCI domain of its own: old lines are about GPUs that it does not have.
+type Fleet []GPU
+
+// GPU is how one scripted GPU is called.
+type GPU struct {
+	PCI  string // such as 3f2a:01:00.0
+	UUID string
+}
+
+// NewFleet makes up to eight GPUs.
+func NewFleet(count int) Fleet {
+	// The first bit keeps away from domain 0, where real GPUs are.
+	domain := randomBytes(2)
+	domain[0] |= 0x80
+	fleet := make(Fleet, count)
+	for i := range fleet {
+		id := hex.EncodeToString(randomBytes(16))
+		fleet[i] = GPU{
+			PCI:  fmt.Sprintf("%x:%02x:00.0", domain, i+1),
+			UUID: fmt.Sprintf("GPU-%s-%s-%s-%s-%s", id[:8], id[8:12], id[12:16], id[16:20], id[20:]),
+		}
+	}
+	return fleet
+}
+
+// Scenario writes a scenario file with these GPUs and returns its path.
+// Timeline holds steps as a scenario file has them, a line each.
+func (f Fleet) Scenario(t testing.TB, timeline ...string) string {
+	t.Helper()
+	var file strings.Builder
+	file.WriteString("gpus:\n")
+	for _, gpu := range f {
+		fmt.Fprintf(&file, "- {profile: h100, uuid: %s, pci: %q}\n", gpu.UUID, gpu.PCI)
+	}
+	if len(timeline) > 0 {
+		file.WriteString("timeline:\n")
+	}
+	for _, step := range timeline {
+		fmt.Fprintf(&file, "- %s\n", step)
+	}
+	path := filepath.Join(t.TempDir(), "scenario.yaml")
+	if err := os.WriteFile(path, []byte(file.String()), 0o644); err != nil {
+		t.Fatalf("write scenario: %v", err)
+	}
+	return path
+}
+
+// Xid is the kernel line by which the driver reports an error of the GPU.
+func (g GPU) Xid(code int, text string) string {
+	// The driver leaves out the function.
+	return fmt.Sprintf("NVRM: Xid (PCI:%s): %d, %s", strings.TrimSuffix(g.PCI, ".0"), code, text)
+}
+
+// KernelLog writes a line to the kernel log of the machine. The kernel marks it
+// as written by a program; the daemon under test is told to take it all the
+// same.
+func KernelLog(t testing.TB, line string) {
+	t.Helper()
+	log, err := os.OpenFile("/dev/kmsg", os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatalf("open kernel log: %v", err)
+	}
+	defer log.Close()
+	// One write is one record. <4> is a warning of facility kern, as the driver's
+	// lines are; the kernel makes facility user of it.
+	if _, err := log.WriteString("<4>" + line + "\n"); err != nil {
+		t.Fatalf("write to kernel log: %v", err)
+	}
+}
+
+func randomBytes(n int) []byte {
+	b := make([]byte, n)
+	rand.Read(b) // never fails
+	return b
+}
