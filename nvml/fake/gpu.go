@@ -71,7 +71,6 @@ func (g *gpu) hang(until time.Time) {
 // reload puts back what a new driver finds in order.
 func (g *gpu) reload(now time.Time) {
 	g.lost, g.remapPending, g.recovery = false, false, nvml.RecoverNone
-	g.hang(time.Time{})
 	for c := range g.ecc {
 		if !c.aggregate {
 			delete(g.ecc, c)
