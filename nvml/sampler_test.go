@@ -297,6 +297,37 @@ func TestRunEndsWhileACallIsOut(t *testing.T) {
 	})
 }
 
+func TestCancelIsNoOutcome(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, err := fake.Node("h100", 8)
+		if err != nil {
+			t.Fatal(err)
+		}
+		d := fake.New(s)
+		for i := range s.GPUs {
+			if err := d.Apply(fake.Step{GPU: i, Do: fake.Hang(time.Hour)}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		sampler := nvml.NewSampler(d, nvml.SamplerOptions{})
+		go func() {
+			_ = sampler.Run(ctx, func(o nvml.Observation) {
+				if o.Err != nil {
+					t.Errorf("observed %v", o.Err)
+				}
+			})
+		}()
+		pass(time.Second) // all calls are out
+		before := sampler.Latest()
+		cancel()
+		synctest.Wait()
+		if sampler.Latest() != before {
+			t.Error("the cancel made a sample")
+		}
+	})
+}
+
 func TestLossIsSeenBeforeTheNextHealthPoll(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := sample(t, 2, nvml.SamplerOptions{}, nil)

@@ -94,13 +94,14 @@ func play(t *testing.T, d *fake.Driver) {
 	}()
 }
 
-func TestXidIsAKernelLineAndAnEvent(t *testing.T) {
+func TestErrorsAreToldAsTheDriverTellsThem(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		d := fake.New(node(t, "h100", 8))
 		got := listen(t, d)
 		apply(t, d, 3, fake.Xid{Code: 79})
 		apply(t, d, 5, fake.Xid{Code: 31, PID: 42, Process: "python3", Text: "Ch 00000008"})
 		apply(t, d, 5, fake.Xid{Code: 43, GPUInstance: new(1), ComputeInstance: new(0)})
+		apply(t, d, 0, fake.ECC{Corrected: 1}, fake.ECC{Uncorrected: 1})
 		synctest.Wait()
 		wantLines := []string{
 			"0s NVRM: Xid (PCI:0000:5d:00): 79, pid='<unknown>', name=<unknown>, GPU has fallen off the bus.",
@@ -111,7 +112,7 @@ func TestXidIsAKernelLineAndAnEvent(t *testing.T) {
 		if diff := cmp.Diff(wantLines, got.lines); diff != "" {
 			t.Errorf("kernel lines (-want +got):\n%s", diff)
 		}
-		wantEvents := []string{"0s 0000:5d:00.0 xid 79", "0s 0000:5d:00.0 recovery 0", "0s 0000:ab:00.0 xid 31", "0s 0000:ab:00.0 xid 43"}
+		wantEvents := []string{"0s 0000:5d:00.0 xid 79", "0s 0000:5d:00.0 recovery 0", "0s 0000:ab:00.0 xid 31", "0s 0000:ab:00.0 xid 43", "0s 0000:18:00.0 double-bit-ecc 0"}
 		if diff := cmp.Diff(wantEvents, got.events); diff != "" {
 			t.Errorf("events (-want +got):\n%s", diff)
 		}
