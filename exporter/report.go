@@ -1,0 +1,73 @@
+package exporter
+
+import (
+	"time"
+
+	"gpuvet.dev/detector"
+)
+
+// Report is everything that the daemon knows of its node at one time, as the
+// local API tells it. Field names are camelCase and stay.
+type Report struct {
+	Version   string    `json:"version"`
+	GoVersion string    `json:"goVersion"`
+	Started   time.Time `json:"started"` // of the daemon
+	Time      time.Time `json:"time"`    // of the report
+	Ready     bool      `json:"ready"`   // the GPUs were looked for
+	// AcceptsUserKernelLines is true in tests only.
+	AcceptsUserKernelLines bool `json:"acceptsUserKernelLines,omitempty"`
+
+	Snapshot  *detector.Snapshot `json:"snapshot"`
+	KernelLog *KernelLogReport   `json:"kernelLog,omitempty"` // absent: none is read
+	Kept      *KeptReport        `json:"kept,omitempty"`      // absent: nothing is kept
+	Outputs   []OutputReport     `json:"outputs,omitempty"`
+}
+
+// KernelLogReport tells how reading the kernel log is going. Gaps and losses
+// are in the snapshot's counters.
+type KernelLogReport struct {
+	Reading bool   `json:"reading"`
+	Records uint64 `json:"records"` // since the start
+	Spoofed uint64 `json:"spoofed"` // of those, that only looked like the driver's
+}
+
+// KeptReport tells how the state and the trail are doing.
+type KeptReport struct {
+	Saved      time.Time `json:"saved,omitzero"` // last success
+	SaveError  string    `json:"saveError,omitempty"`
+	TrailError string    `json:"trailError,omitempty"`
+	TrailLost  uint64    `json:"trailLost"`
+}
+
+// OutputReport is how far one output has come.
+type OutputReport struct {
+	Name  string    `json:"name"`
+	Seq   uint64    `json:"seq"` // of the last snapshot applied; 0: none yet
+	At    time.Time `json:"at,omitzero"`
+	Error string    `json:"error,omitempty"` // of the last attempt
+}
+
+func (e *Exporter) report() Report {
+	s := &e.sources
+	snapshot := s.Snapshot()
+	r := Report{
+		Version: s.Version, GoVersion: goVersion(), Started: e.started.UTC(), Time: time.Now().UTC(),
+		Ready: snapshot.Ready(), AcceptsUserKernelLines: s.AcceptsUserLines, Snapshot: snapshot,
+	}
+	if k := s.KernelLog; k != nil {
+		r.KernelLog = &KernelLogReport{Reading: k.Reading(), Records: k.Records(), Spoofed: k.Spoofed()}
+	}
+	if s.Kept != nil {
+		k := s.Kept()
+		r.Kept = &KeptReport{Saved: k.Saved, SaveError: k.SaveError, TrailError: k.TrailError, TrailLost: k.TrailLost}
+	}
+	for _, o := range s.Outputs {
+		p := o.Progress()
+		out := OutputReport{Name: o.Name, Seq: p.Seq, At: p.At}
+		if p.Err != nil {
+			out.Error = p.Err.Error()
+		}
+		r.Outputs = append(r.Outputs, out)
+	}
+	return r
+}

@@ -1,0 +1,71 @@
+package exporter
+
+import (
+	"bytes"
+	_ "embed"
+	"fmt"
+	"html/template"
+	"net/http"
+	"time"
+
+	"gpuvet.dev/detector"
+	"gpuvet.dev/nvml"
+)
+
+//go:embed statuspage.html
+var statusPageSource string
+
+var statusPageTemplate = template.Must(template.New("status page").Parse(statusPageSource))
+
+// status is what the page shows.
+type status struct {
+	Version string
+	Now     time.Time
+	Driver  detector.DriverState
+	Node    []detector.Condition
+	GPUs    []statusGPU
+}
+
+type statusGPU struct {
+	*detector.GPUView
+	Index       string
+	Temperature string
+	Power       string
+	Utilization string
+}
+
+// statusPage answers with the status page: plain HTML, without scripts.
+func (e *Exporter) statusPage(w http.ResponseWriter, _ *http.Request) {
+	now := time.Now()
+	snapshot := e.sources.Snapshot()
+	s := status{Version: e.sources.Version, Now: now.UTC().Truncate(time.Second), Driver: snapshot.Driver, Node: snapshot.Node}
+	for _, g := range join(snapshot, e.sources.sample(), e.sources.Freshness, now) {
+		if g.view == nil {
+			continue
+		}
+		row := statusGPU{GPUView: g.view, Index: g.index}
+		if g.readings {
+			r := &g.sample.Readings
+			row.Temperature = shown(r.Temperature, "%.0f °C", 1)
+			row.Power = shown(r.Power, "%.0f W", 1)
+			row.Utilization = shown(r.Utilization, "%.0f %%", 100)
+		}
+		s.GPUs = append(s.GPUs, row)
+	}
+	// Into memory first: half a page is no answer.
+	var html bytes.Buffer
+	if err := statusPageTemplate.Execute(&html, s); err != nil {
+		http.Error(w, fmt.Sprintf("write the status page: %v", err), http.StatusInternalServerError)
+		return
+	}
+	w.Header().Set("Content-Type", "text/html; charset=utf-8")
+	w.Header().Set("Cache-Control", "no-store")
+	_, _ = html.WriteTo(w) // whoever asked has gone
+}
+
+func shown(m nvml.Maybe[float64], format string, times float64) string {
+	if !m.OK {
+		return ""
+	}
+	return fmt.Sprintf(format, m.Value*times)
+}
