@@ -1,0 +1,78 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"os/user"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"gpuvet.dev/detector"
+	"gpuvet.dev/exporter"
+)
+
+func clearCommand() *cobra.Command {
+	var socket, author string
+	cmd := &cobra.Command{
+		Use:   "clear GPU [REASON]",
+		Short: "Declare the faults of a GPU over, by hand",
+		Long: `Declare the faults of a GPU over, or the one of them that is named. GPU is an
+index, a PCI address or a UUID, or "node" for the faults of the node itself. New
+evidence raises them again. It is recorded in the trail with its author.`,
+		Example: `  gpuvet clear 3
+  gpuvet clear 0000:5d:00.0 GPULost`,
+		Args: func(cmd *cobra.Command, args []string) error {
+			if len(args) < 1 || len(args) > 2 {
+				return badInput("%s takes a GPU and perhaps a reason, got %d arguments", cmd.CommandPath(), len(args))
+			}
+			return nil
+		},
+		RunE: func(cmd *cobra.Command, args []string) error {
+			request := exporter.ClearRequest{GPU: args[0], Author: author}
+			if len(args) == 2 {
+				request.Reason = args[1]
+			}
+			body, err := json.Marshal(request)
+			if err != nil {
+				return err
+			}
+			answer, err := ask(cmd.Context(), socket, http.MethodPost, "/api/v1/clear", body)
+			if err != nil {
+				return err
+			}
+			var done exporter.ClearAnswer
+			if err := decode(answer, &done); err != nil {
+				return err
+			}
+			name := done.PCI
+			if name == "" {
+				name = "node"
+			}
+			fmt.Fprintf(cmd.OutOrStdout(), "%s: cleared %s, left %s\n", name, list(done.Cleared), list(done.Left))
+			return nil
+		},
+	}
+	cmd.Flags().StringVar(&socket, "socket", defaultSocket(), "socket of the daemon")
+	cmd.Flags().StringVar(&author, "author", currentUser(), "who clears it, for the trail")
+	return cmd
+}
+
+func list(reasons []detector.Reason) string {
+	if len(reasons) == 0 {
+		return "nothing"
+	}
+	words := make([]string, len(reasons))
+	for i, r := range reasons {
+		words[i] = string(r)
+	}
+	return strings.Join(words, ", ")
+}
+
+func currentUser() string {
+	if u, err := user.Current(); err == nil {
+		return u.Username
+	}
+	return ""
+}

@@ -1,0 +1,235 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"time"
+
+	"go.uber.org/zap"
+	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
+
+	"gpuvet.dev/detector"
+	"gpuvet.dev/detector/kmsg"
+	"gpuvet.dev/exporter"
+	"gpuvet.dev/internal/node"
+	"gpuvet.dev/internal/state"
+	"gpuvet.dev/internal/trail"
+	"gpuvet.dev/nvml"
+	"gpuvet.dev/nvml/fake"
+)
+
+// daemon is the parts of `gpuvet run`, wired and not yet started.
+type daemon struct {
+	o        runOptions
+	log      *zap.Logger
+	boot     string
+	detector *detector.Detector
+	kernel   *detector.KernelLog
+	sampler  *nvml.Sampler
+	driver   nvml.Driver
+	scripted *fake.Driver // nil: the GPUs are real
+	exporter *exporter.Exporter
+	output   *node.Output // nil: there is no cluster to tell
+	web      net.Listener
+	local    net.Listener
+	closers  []func() error
+}
+
+// newDaemon opens what the daemon needs. Whatever fails leaves nothing behind.
+func newDaemon(o runOptions, conf config, driver nvml.Driver, scripted *fake.Driver, log *zap.Logger) (d *daemon, err error) {
+	d = &daemon{o: o, log: log, driver: driver, scripted: scripted, kernel: detector.NewKernelLog()}
+	defer func() {
+		if err != nil {
+			d.close()
+		}
+	}()
+	d.kernel.AcceptUser = o.acceptUserLines
+	if d.boot, err = kmsg.BootID(); err != nil {
+		return nil, err
+	}
+	dir, err := state.Open(o.stateDir)
+	if err != nil {
+		return nil, err
+	}
+	d.closers = append(d.closers, dir.Close)
+	saved, err := restore(dir, log)
+	if err != nil {
+		return nil, err
+	}
+	history, err := d.openTrail(conf)
+	if err != nil {
+		return nil, err
+	}
+	if d.web, err = net.Listen("tcp", o.listen); err != nil {
+		return nil, fmt.Errorf("--listen %s: %w", o.listen, err)
+	}
+	d.closers = append(d.closers, d.web.Close)
+	if d.local, err = listenLocal(o.socket); err != nil {
+		return nil, fmt.Errorf("--socket %s: %w", o.socket, err)
+	}
+	d.closers = append(d.closers, d.local.Close)
+
+	uptime, err := uptime()
+	if err != nil {
+		return nil, err
+	}
+	policy := detector.DefaultPolicy()
+	d.detector = detector.New(detector.Config{
+		Policy: policy, Saved: saved, Boot: d.boot, Uptime: uptime,
+		Store: dir, Trail: history, Log: log.Named("detector"),
+	})
+	d.sampler = nvml.NewSampler(driver, nvml.SamplerOptions{Index: indexes(saved.State, d.boot)})
+	if err := d.connect(conf, history); err != nil {
+		return nil, err
+	}
+	d.export(policy)
+	return d, nil
+}
+
+// restore reads what was saved. State that cannot be trusted is left where it
+// is for people to see, and the daemon starts afresh.
+func restore(dir *state.Dir, log *zap.Logger) (detector.Saved, error) {
+	payload, origin, err := dir.Load()
+	if errors.Is(err, state.ErrNewer) {
+		return detector.Saved{}, inputError{err}
+	}
+	if err != nil {
+		return detector.Saved{}, err
+	}
+	if origin.Refused != nil {
+		log.Warn("saved state is damaged", zap.Stringer("using", origin.Source), zap.Strings("kept", origin.Damaged), zap.Error(origin.Refused))
+	}
+	if origin.Source == state.None {
+		return detector.Saved{}, nil
+	}
+	return detector.DecodeSaved(payload)
+}
+
+// openTrail opens the history. Without one the daemon detects all the same.
+func (d *daemon) openTrail(conf config) (*trail.Trail, error) {
+	history, err := trail.Open(filepath.Join(d.o.stateDir, "trail"), conf.Trail.options(d.boot))
+	if errors.Is(err, trail.ErrNewer) {
+		return nil, inputError{err}
+	}
+	if err != nil {
+		return nil, err
+	}
+	d.closers = append(d.closers, history.Close)
+	if opened := history.Opened(); opened.TornFile != "" || opened.Broken != nil {
+		d.log.Warn("trail was not left whole", zap.String("torn", opened.TornFile), zap.Int64("bytes", opened.TornBytes), zap.Error(opened.Broken))
+	}
+	return history, nil
+}
+
+// listenLocal listens on a socket that only this user may use. One that a
+// killed daemon left behind is replaced: the lock on the state says that
+// nobody uses it.
+func listenLocal(path string) (net.Listener, error) {
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+		return nil, err
+	}
+	if info, err := os.Lstat(path); err == nil {
+		if info.Mode()&os.ModeSocket == 0 {
+			return nil, fmt.Errorf("is there and is no socket")
+		}
+		if err := os.Remove(path); err != nil {
+			return nil, err
+		}
+	}
+	old := unix.Umask(0o077)
+	defer unix.Umask(old)
+	return net.Listen("unix", path)
+}
+
+func uptime() (time.Duration, error) {
+	var ts unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &ts); err != nil {
+		return 0, fmt.Errorf("read the clock since boot: %w", err)
+	}
+	return time.Duration(ts.Nano()), nil
+}
+
+// indexes are those that GPUs had under this boot.
+func indexes(s *detector.State, boot string) map[string]int {
+	if s == nil || s.Boot != boot {
+		return nil
+	}
+	known := map[string]int{}
+	for _, g := range s.GPUs {
+		if g.Index != nil {
+			known[g.PCI] = *g.Index
+		}
+	}
+	return known
+}
+
+func (d *daemon) export(policy *detector.Policy) {
+	var outputs []exporter.Output
+	if d.output != nil {
+		outputs = append(outputs, exporter.Output{Name: "node", Progress: func() exporter.Progress {
+			seq, at, err := d.output.Progress()
+			return exporter.Progress{Seq: seq, At: at, Err: err}
+		}})
+	}
+	d.exporter = exporter.New(exporter.Sources{
+		Version: buildVersion(), Policy: policy, Snapshot: d.detector.Snapshot, Sample: d.sampler.Latest,
+		KernelLog: d.kernel, Kept: d.detector.Kept, Outputs: outputs, AcceptsUserLines: d.o.acceptUserLines,
+		Freshness: nvml.DefaultFreshness, Alive: d.detector.Alive,
+	})
+}
+
+// welcome says what runs and where to look.
+func (d *daemon) welcome() {
+	d.log.Info("gpuvet "+buildVersion()+" is starting",
+		zap.String("metrics", "http://"+d.web.Addr().String()+"/metrics"), zap.String("socket", d.o.socket), zap.String("state", d.o.stateDir))
+	if d.scripted != nil {
+		d.log.Info("GPUs are played from a scenario", zap.String("file", d.o.fakeNVML))
+	}
+	if d.o.acceptUserLines {
+		d.log.Warn("kernel-log lines of any process are believed: this is a test")
+	}
+	if d.o.dryRun {
+		d.log.Info("dry run: nothing is written to the cluster")
+	}
+}
+
+// run starts everything and waits for its end.
+func (d *daemon) run(ctx context.Context) error {
+	// The detector goes on until the sources have ended, so that what they saw
+	// last is saved.
+	keeping, kept := context.WithCancel(context.WithoutCancel(ctx))
+	ended := make(chan error, 1)
+	go func() { ended <- d.detector.Run(keeping) }()
+	d.detector.Emit(detector.Event{Source: detector.SourceDaemon, Kind: detector.KindBoot, Fields: map[string]string{"version": buildVersion()}})
+	d.detector.Emit(detector.Event{Source: detector.SourceDaemon, Kind: detector.KindPolicy, Fields: map[string]string{"digest": d.detector.Policy().Digest()}})
+
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return d.readKernelLog(ctx) })
+	g.Go(func() error { return d.watchGPUs(ctx) })
+	g.Go(func() error { return d.exporter.Serve(ctx, d.web, d.o.webConfig, d.log.Named("http")) })
+	g.Go(func() error { return d.serveLocal(ctx) })
+	g.Go(func() error { return notify(ctx, d.detector, d.log) })
+	if d.scripted != nil {
+		g.Go(func() error { return d.scripted.Run(ctx) })
+	}
+	if d.output != nil {
+		g.Go(func() error { return d.output.Run(ctx, d.detector.Watch(ctx)) })
+	}
+	err := g.Wait()
+	d.log.Info("gpuvet is stopping")
+	kept()
+	return errors.Join(err, <-ended)
+}
+
+func (d *daemon) close() {
+	for i := len(d.closers) - 1; i >= 0; i-- {
+		if err := d.closers[i](); err != nil && !errors.Is(err, net.ErrClosed) {
+			d.log.Warn("close", zap.Error(err))
+		}
+	}
+}

@@ -1,0 +1,80 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net"
+	"net/http"
+	"syscall"
+	"time"
+
+	"gpuvet.dev/exporter"
+)
+
+// serveLocal serves the socket that the other commands use.
+func (d *daemon) serveLocal(ctx context.Context) error {
+	server := &http.Server{Handler: d.exporter.Local(d.detector.Submit), ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 10 * time.Second}
+	stopped := context.AfterFunc(ctx, func() {
+		limit, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)
+		defer cancel()
+		_ = server.Shutdown(limit)
+	})
+	defer stopped()
+	if err := server.Serve(d.local); !errors.Is(err, http.ErrServerClosed) {
+		return fmt.Errorf("serve %s: %w", d.o.socket, err)
+	}
+	return nil
+}
+
+// ask sends one request to the daemon of this node.
+func ask(ctx context.Context, socket, method, path string, body []byte) ([]byte, error) {
+	client := &http.Client{
+		Timeout: 10 * time.Second,
+		Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return (&net.Dialer{}).DialContext(ctx, "unix", socket)
+		}},
+	}
+	request, err := http.NewRequestWithContext(ctx, method, "http://gpuvet"+path, bytes.NewReader(body))
+	if err != nil {
+		return nil, err
+	}
+	response, err := client.Do(request)
+	switch {
+	case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ECONNREFUSED):
+		return nil, fmt.Errorf("no gpuvet answers on %s: start it with \"gpuvet run\", or name its socket with --socket", socket)
+	case errors.Is(err, fs.ErrPermission):
+		return nil, fmt.Errorf("socket %s: permission denied: it belongs to the user that runs gpuvet", socket)
+	case err != nil:
+		return nil, fmt.Errorf("ask the daemon on %s: %w", socket, err)
+	}
+	defer response.Body.Close()
+	answer, err := io.ReadAll(io.LimitReader(response.Body, 16<<20))
+	if err != nil {
+		return nil, fmt.Errorf("read the daemon's answer: %w", err)
+	}
+	if response.StatusCode >= 400 {
+		text := string(bytes.TrimSpace(answer))
+		var told exporter.ErrorAnswer
+		if json.Unmarshal(answer, &told) == nil && told.Error != "" {
+			text = told.Error
+		}
+		if response.StatusCode < 500 {
+			return nil, badInput("%s", text)
+		}
+		return nil, errors.New(text)
+	}
+	return answer, nil
+}
+
+// decode reads an answer of the daemon.
+func decode(answer []byte, into any) error {
+	if err := json.Unmarshal(answer, into); err != nil {
+		return fmt.Errorf("the daemon's answer is not understood; is it of another version? %w", err)
+	}
+	return nil
+}

@@ -1,0 +1,176 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/spf13/cobra"
+	"go.uber.org/zap"
+
+	"gpuvet.dev/detector/kmsg"
+	"gpuvet.dev/nvml"
+	"gpuvet.dev/nvml/fake"
+)
+
+// runOptions are the flags of `gpuvet run`.
+type runOptions struct {
+	config     string
+	configured bool // --config was given
+
+	listen, webConfig    string
+	standalone, dryRun   bool
+	nodeName, kubeconfig string
+	fakeNVML, kernelLog  string
+	stateDir, socket     string
+	acceptUserLines      bool
+	logFormat            string
+}
+
+func runCommand() *cobra.Command {
+	var o runOptions
+	cmd := &cobra.Command{
+		Use:   "run",
+		Short: "Run the daemon",
+		Long: `Run the daemon: read the kernel log and NVML, decide whether each GPU is fit,
+serve metrics, and tell the cluster.
+
+In a pod, or with --kubeconfig, it sets the node condition GPUHealthy and the
+taint gpuvet.dev/unhealthy on its own node; otherwise it says so once and runs
+alone. Nothing that happens outside stops it from detecting: what is degraded
+is logged, shown by "gpuvet status" and exported as a metric.
+
+To try it without a GPU:
+  gpuvet run --standalone --fake-nvml testdata/scenarios/8xh100-lost.yaml`,
+		Args: arguments(0, "no argument"),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			o.configured = cmd.Flags().Changed("config")
+			return run(cmd.Context(), o)
+		},
+	}
+	f := cmd.Flags()
+	f.StringVar(&o.config, "config", defaultConfig, "configuration file")
+	f.StringVar(&o.listen, "listen", ":9410", "address for metrics and probes")
+	f.StringVar(&o.webConfig, "web-config", "", "web configuration file of the Prometheus exporter toolkit: TLS and basic auth")
+	f.BoolVar(&o.standalone, "standalone", false, "tell no cluster, even if there is one")
+	f.BoolVar(&o.dryRun, "dry-run", false, "log what would be written to the cluster, and write nothing")
+	f.StringVar(&o.nodeName, "node-name", os.Getenv("NODE_NAME"), "name of this node in the cluster (default $NODE_NAME, then the host name)")
+	f.StringVar(&o.kubeconfig, "kubeconfig", "", "kubeconfig file; in a pod its ServiceAccount is used")
+	f.StringVar(&o.fakeNVML, "fake-nvml", "", "play this scenario instead of looking at real GPUs")
+	f.StringVar(&o.kernelLog, "kernel-log", kmsg.DefaultPath, "kernel log device")
+	f.StringVar(&o.stateDir, "state-dir", defaultStateDir(), "folder for what must survive a restart")
+	f.StringVar(&o.socket, "socket", defaultSocket(), "local socket for the other commands")
+	f.StringVar(&o.logFormat, "log-format", "auto", "text, json, or auto: text on a terminal")
+	f.BoolVar(&o.acceptUserLines, "accept-user-kernel-lines", false, "take kernel-log lines that a process wrote: for tests with fake GPUs only")
+	_ = f.MarkHidden("accept-user-kernel-lines")
+	return cmd
+}
+
+// run checks everything that can be wrong before anything is started.
+func run(ctx context.Context, o runOptions) error {
+	if err := oneOf("--log-format", o.logFormat, "auto", "text", "json"); err != nil {
+		return err
+	}
+	conf, err := loadConfig(o.config, o.configured)
+	if err != nil {
+		return err
+	}
+	if o.acceptUserLines {
+		if err := mayAcceptUserLines(o.fakeNVML); err != nil {
+			return err
+		}
+	}
+	driver, scripted, err := gpuDriver(o.fakeNVML)
+	if err != nil {
+		return err
+	}
+	if o.standalone && o.kubeconfig != "" {
+		return badInput("--standalone and --kubeconfig %s: expected one of them", o.kubeconfig)
+	}
+	log := newLogger(o.logFormat)
+	defer func() { _ = log.Sync() }()
+
+	d, err := newDaemon(o, conf, driver, scripted, log)
+	if err != nil {
+		return err
+	}
+	defer d.close()
+	d.welcome()
+	return d.run(ctx)
+}
+
+// mayAcceptUserLines refuses the test switch wherever a tenant could use it.
+func mayAcceptUserLines(scenario string) error {
+	if scenario == "" {
+		return badInput("--accept-user-kernel-lines: any process could then condemn a GPU; expected --fake-nvml with it")
+	}
+	if devices, _ := filepath.Glob("/dev/nvidia*"); len(devices) > 0 {
+		return badInput("--accept-user-kernel-lines: %s exists, so there are real GPUs here; expected a machine without", devices[0])
+	}
+	return nil
+}
+
+// gpuDriver is the door to the GPUs: a script, or what is installed.
+func gpuDriver(scenario string) (nvml.Driver, *fake.Driver, error) {
+	if scenario == "" {
+		return kernelLogOnly{}, nil, nil
+	}
+	s, err := fake.Load(scenario)
+	if err != nil {
+		return nil, nil, inputError{err}
+	}
+	scripted := fake.New(s)
+	return scripted, scripted, nil
+}
+
+// kernelLogOnly is the driver of a node on which NVML cannot be asked: its GPUs
+// are watched through the kernel log alone, and are Unknown until it speaks.
+type kernelLogOnly struct{}
+
+var errNoWorker = fmt.Errorf("gpuvet-nvml is not installed, the kernel log alone is watched: %w", nvml.ErrNoDriver)
+
+func (kernelLogOnly) Inventory(context.Context) (nvml.Inventory, error) {
+	return nvml.Inventory{}, errNoWorker
+}
+
+func (kernelLogOnly) Readings(context.Context, string) (nvml.Readings, error) {
+	return nvml.Readings{}, errNoWorker
+}
+
+func (kernelLogOnly) Health(context.Context, string) (nvml.Health, error) {
+	return nvml.Health{}, errNoWorker
+}
+
+func (kernelLogOnly) Events(ctx context.Context, _ func(nvml.Event)) error {
+	<-ctx.Done()
+	return nil
+}
+
+// retry runs f until it ends well or ctx does, with a pause that grows to most.
+// Each failure is told once while its text stays the same.
+func retry(ctx context.Context, log *zap.Logger, what string, most time.Duration, f func(context.Context) error) error {
+	pause, told := 100*time.Millisecond, ""
+	for {
+		began := time.Now()
+		err := f(ctx)
+		if ctx.Err() != nil || err == nil {
+			return nil
+		}
+		if time.Since(began) > most {
+			pause = 100 * time.Millisecond
+		}
+		if text := err.Error(); text != told {
+			told = text
+			log.Error(what+"; trying again", zap.Error(err))
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(pause):
+			pause = min(2*pause, most)
+		}
+	}
+}
+

@@ -1,0 +1,68 @@
+package main
+
+import (
+	"context"
+	"time"
+
+	"go.uber.org/zap"
+	"golang.org/x/sync/errgroup"
+
+	"gpuvet.dev/detector"
+	"gpuvet.dev/detector/kmsg"
+	"gpuvet.dev/nvml"
+)
+
+// backlogLimit is how long the first look at the GPUs waits for what the
+// kernel log holds already: what NVML says then is newer than all of that.
+const backlogLimit = 10 * time.Second
+
+// cursorKernelLog names the place in the kernel log among the saved ones.
+const cursorKernelLog = "kmsg"
+
+// readKernelLog reads the kernel's own log, the script's, or both.
+func (d *daemon) readKernelLog(ctx context.Context) error {
+	g, ctx := errgroup.WithContext(ctx)
+	if d.scripted != nil {
+		script := d.kernel
+		if d.o.acceptUserLines {
+			script = detector.NewKernelLog()
+		}
+		g.Go(func() error { return script.Lines(ctx, d.boot, d.scripted.KernelLines, d.detector.Emit) })
+	}
+	if d.scripted == nil || d.o.acceptUserLines {
+		g.Go(func() error {
+			return retry(ctx, d.log, "kernel log is not read: faults that NVML does not tell are missed", 10*time.Second, d.readDevice)
+		})
+	}
+	return g.Wait()
+}
+
+func (d *daemon) readDevice(ctx context.Context) error {
+	saved, _ := d.detector.Cursor(cursorKernelLog)
+	reader, err := kmsg.Open(d.o.kernelLog, kmsg.Cursor{Boot: saved.Boot, Seq: saved.Seq})
+	if err != nil {
+		return err
+	}
+	defer reader.Close()
+	return d.kernel.Run(ctx, reader, d.detector.Emit, func(c kmsg.Cursor) {
+		d.detector.SetCursor(cursorKernelLog, detector.Cursor{Boot: c.Boot, Seq: c.Seq})
+	})
+}
+
+// watchGPUs asks NVML about every GPU, once the kernel log's past is known.
+func (d *daemon) watchGPUs(ctx context.Context) error {
+	select {
+	case <-ctx.Done():
+		return nil
+	case <-d.kernel.CaughtUp():
+	case <-time.After(backlogLimit):
+		d.log.Warn("kernel log has not caught up; GPUs are asked without it", zap.Duration("after", backlogLimit))
+	}
+	facts := detector.NewFacts(nvml.DefaultFreshness, d.detector.Emit)
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return d.sampler.Run(ctx, facts.Observe) })
+	g.Go(func() error {
+		return detector.DriverEvents(ctx, d.driver, d.detector.Submit, d.sampler.Refresh)
+	})
+	return g.Wait()
+}

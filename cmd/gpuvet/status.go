@@ -1,0 +1,139 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+	"sigs.k8s.io/yaml"
+
+	"gpuvet.dev/detector"
+	"gpuvet.dev/exporter"
+)
+
+func statusCommand() *cobra.Command {
+	var socket, format string
+	cmd := &cobra.Command{
+		Use:   "status",
+		Short: "Show what the daemon of this node thinks of its GPUs",
+		Args:  arguments(0, "no argument"),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := oneOf("-o", format, "table", "json", "yaml"); err != nil {
+				return err
+			}
+			answer, err := ask(cmd.Context(), socket, http.MethodGet, "/api/v1/snapshot", nil)
+			if err != nil {
+				return err
+			}
+			return printStatus(cmd.OutOrStdout(), answer, format)
+		},
+	}
+	cmd.Flags().StringVar(&socket, "socket", defaultSocket(), "socket of the daemon")
+	cmd.Flags().StringVarP(&format, "output", "o", "table", "table, json or yaml")
+	return cmd
+}
+
+func printStatus(w io.Writer, answer []byte, format string) error {
+	switch format {
+	case "json":
+		_, err := w.Write(answer)
+		return err
+	case "yaml":
+		text, err := yaml.JSONToYAML(answer)
+		if err != nil {
+			return fmt.Errorf("show the daemon's answer as YAML: %w", err)
+		}
+		_, err = w.Write(text)
+		return err
+	}
+	var report exporter.Report
+	if err := decode(answer, &report); err != nil {
+		return err
+	}
+	table := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
+	fmt.Fprintln(table, "GPU\tADDRESS\tSTATUS\tWHY\tSINCE\tDO\tXIDS\tNAME\tUUID")
+	for _, g := range report.Snapshot.GPUs {
+		why, since, do := reasons(g.Conditions)
+		index := "-"
+		if g.Index != nil {
+			index = fmt.Sprint(*g.Index)
+		}
+		fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", index, g.PCI, g.Status, why, since, do, xids(g.Xids), orDash(g.Name), orDash(g.UUID))
+	}
+	if err := table.Flush(); err != nil {
+		return err
+	}
+	for _, note := range notes(&report) {
+		if _, err := fmt.Fprintln(w, note); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// reasons sums up the faults of one GPU, worst first.
+func reasons(conditions []detector.Condition) (why, since, do string) {
+	if len(conditions) == 0 {
+		return "-", "-", "-"
+	}
+	var words []string
+	for _, c := range conditions {
+		words = append(words, fmt.Sprintf("%s (%s)", c.Reason, c.Cause))
+	}
+	worst := conditions[0]
+	return strings.Join(words, ", "), worst.Since.Local().Format(time.DateTime), string(worst.Action)
+}
+
+func xids(counts []detector.XidCount) string {
+	var words []string
+	for _, x := range counts {
+		words = append(words, fmt.Sprintf("%d×%d", x.Code, x.Count))
+	}
+	return orDash(strings.Join(words, " "))
+}
+
+// notes says what is not as it should be.
+func notes(r *exporter.Report) []string {
+	var all []string
+	note := func(format string, args ...any) { all = append(all, fmt.Sprintf(format, args...)) }
+	s := r.Snapshot
+	switch {
+	case !s.Ready():
+		note("starting: the GPUs were not looked for yet")
+	case s.Driver.Missing != "":
+		note("driver: %s", s.Driver.Missing)
+	case len(s.GPUs) == 0:
+		note("no GPUs on this node")
+	}
+	for _, c := range s.Node {
+		note("node: %s (%s), %s", c.Reason, c.Cause, c.Action)
+	}
+	if k := r.KernelLog; k != nil && !k.Reading {
+		note("kernel log: not read; faults that only the kernel tells are missed")
+	}
+	if s.Counters.Lost > 0 {
+		note("kernel log: %d records were overwritten before they could be read", s.Counters.Lost)
+	}
+	if k := r.KernelLog; k != nil && k.Spoofed > 0 {
+		note("kernel log: %d lines looked like the driver's and were written by a process", k.Spoofed)
+	}
+	if r.AcceptsUserKernelLines {
+		note("test: kernel-log lines of any process are believed")
+	}
+	if k := r.Kept; k != nil && k.SaveError != "" {
+		note("state: not saved: %s", k.SaveError)
+	}
+	if k := r.Kept; k != nil && k.TrailError != "" {
+		note("trail: does not take records: %s", k.TrailError)
+	}
+	for _, o := range r.Outputs {
+		if o.Error != "" {
+			note("output %s: at snapshot %d of %d: %s", o.Name, o.Seq, s.Seq, o.Error)
+		}
+	}
+	return all
+}

@@ -1,0 +1,127 @@
+package detector
+
+import "fmt"
+
+// settle ends the faults for which the evidence is complete.
+func (f *folding) settle() {
+	for i := range f.next.GPUs {
+		g := &f.next.GPUs[i]
+		f.settleGPU(g)
+	}
+	var kept []Condition
+	for _, c := range f.next.Node {
+		if why := f.nodeEvidence(c); why != "" {
+			f.tell("", c, Cleared, why, f.event.Time)
+			continue
+		}
+		kept = append(kept, c)
+	}
+	if len(kept) != len(f.next.Node) {
+		f.next.Node = kept
+	}
+}
+
+func (f *folding) settleGPU(g *GPU) {
+	var kept []Condition
+	for _, c := range g.Conditions {
+		why := f.evidence(g, c)
+		if why == "" {
+			kept = append(kept, c)
+			continue
+		}
+		if c.Visible() {
+			f.tell(g.PCI, c, Cleared, why, f.event.Time)
+		}
+		g.end(c.Reason, c.Last)
+	}
+	if len(kept) != len(g.Conditions) {
+		g.Conditions = kept
+	}
+}
+
+// evidence says why a fault of a GPU is over; empty if it is not. Staleness is
+// never evidence.
+func (f *folding) evidence(g *GPU, c Condition) string {
+	row := f.policy.Reasons[c.Reason]
+	if c.Fact {
+		return ""
+	}
+	switch row.Clear {
+	case ClearLevel:
+		return "no longer so"
+	case ClearHand, ClearQuiet:
+		return ""
+	case ClearReset:
+	}
+	asks := g.Recovery != 0 || g.Pending
+	switch {
+	case !g.Fresh || g.Missing || asks:
+		return ""
+	case !c.Event:
+		return "the driver no longer says so"
+	default:
+		return f.renewed(c)
+	}
+}
+
+// nodeEvidence is the same for a fault of the node: it has no GPU to ask.
+func (f *folding) nodeEvidence(c Condition) string {
+	if c.Fact || f.policy.Reasons[c.Reason].Clear != ClearReset {
+		return ""
+	}
+	return f.renewed(c)
+}
+
+// renewed says whether the node was booted or the driver loaded again since
+// the newest sign of a fault.
+func (f *folding) renewed(c Condition) string {
+	s := f.next
+	switch {
+	case s.Driver.Load == "" || s.Driver.Missing != "":
+		return ""
+	case c.Boot != s.Boot:
+		return "node was rebooted"
+	case c.Load != "" && c.Load != s.Driver.Load:
+		return "driver was loaded again"
+	default:
+		return ""
+	}
+}
+
+// clearByHand ends the faults of one GPU, or those of the node, that a person
+// names. A fact that still stands is told again only when it changes.
+func (f *folding) clearByHand() {
+	e := &f.event
+	why := "by hand"
+	if author := e.Fields["author"]; author != "" {
+		why = fmt.Sprintf("by hand (%s)", author)
+	}
+	named := func(c Condition) bool { return e.Fields["reason"] == "" || Reason(e.Fields["reason"]) == c.Reason }
+	if e.GPU.PCI == "" {
+		f.next.Node = f.without(nil, f.next.Node, named, why)
+		return
+	}
+	if i, ok := f.next.gpu(e.GPU.PCI); ok {
+		g := &f.next.GPUs[i]
+		g.Conditions = f.without(g, g.Conditions, named, why)
+	}
+}
+
+func (f *folding) without(g *GPU, conditions []Condition, named func(Condition) bool, why string) []Condition {
+	var kept []Condition
+	for _, c := range conditions {
+		if !named(c) {
+			kept = append(kept, c)
+			continue
+		}
+		pci := ""
+		if g != nil {
+			pci = g.PCI
+			g.end(c.Reason, f.event.Time)
+		}
+		if c.Visible() {
+			f.tell(pci, c, Cleared, why, f.event.Time)
+		}
+	}
+	return kept
+}

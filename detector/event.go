@@ -1,0 +1,176 @@
+package detector
+
+import (
+	"strconv"
+	"strings"
+	"time"
+
+	"gpuvet.dev/detector/xid"
+)
+
+// Event is one observation by one source: a plain value that the trail stores
+// and that a replay feeds back.
+type Event struct {
+	// ID is <boot>/<source>/<n>: the same observation met again, after a crash
+	// or in a replay, has the same ID and is folded once. n grows within one
+	// boot and source.
+	ID     string        `json:"id"`
+	Source string        `json:"source"`
+	Kind   Kind          `json:"kind"`
+	Time   time.Time     `json:"time"` // wall clock
+	Boot   string        `json:"boot,omitempty"`
+	Mono   time.Duration `json:"mono,omitempty"` // since boot
+
+	GPU    Device            `json:"gpu,omitzero"`
+	Xid    *Report           `json:"xid,omitempty"`
+	SXid   *Report           `json:"sxid,omitempty"`
+	Fields map[string]string `json:"fields,omitempty"`
+	Holder *Holder           `json:"holder,omitempty"`
+}
+
+// Device names the GPU or MIG instance that an event is about. An event about
+// the node has the zero Device.
+type Device struct {
+	PCI             string `json:"pci,omitempty"` // 0000:3b:00.0
+	UUID            string `json:"uuid,omitempty"`
+	GPUInstance     *int   `json:"gi,omitempty"`
+	ComputeInstance *int   `json:"ci,omitempty"`
+}
+
+// Report is an Xid or SXid as it was reported.
+type Report struct {
+	Code     int         `json:"code"`
+	PID      *int        `json:"pid,omitempty"`
+	Process  string      `json:"process,omitempty"` // chosen by a tenant
+	Text     string      `json:"text,omitempty"`    // at most 1 KiB
+	Severity string      `json:"severity,omitempty"`
+	CausedBy int         `json:"causedBy,omitempty"` // the Xid that the driver names as the cause
+	Action   *xid.Action `json:"action,omitempty"`
+	NVLink   *xid.NVLink `json:"nvlink,omitempty"`
+	Switch   string      `json:"switch,omitempty"`
+	Port     *int        `json:"port,omitempty"`
+}
+
+// Holder is who held the GPU.
+type Holder struct {
+	Claim string `json:"claim,omitempty"`
+	Pod   string `json:"pod,omitempty"`
+	Owner string `json:"owner,omitempty"`
+}
+
+// Kind says what was observed. Kinds that this version does not know are
+// counted and kept, and change nothing.
+type Kind string
+
+// Kinds that come from the kernel log.
+const (
+	KindXid      Kind = "Xid"
+	KindSXid     Kind = "SXid"
+	KindGPULost  Kind = "GPULost"    // fell off the bus; also seen by NVML
+	KindInit     Kind = "InitFailed" // the driver could not initialise the GPU
+	KindPCIe     Kind = "PCIeError"
+	KindHang     Kind = "DriverHang"
+	KindLink     Kind = "LinkError"
+	KindRecovery Kind = "Recovery"
+	KindLogGap   Kind = "KernelLogGap" // Fields: lost
+)
+
+// Kinds that tell a fact about a GPU as NVML sees it. Each is emitted when the
+// fact changes, and once after every start.
+const (
+	KindGPUFound       Kind = "GPUFound"       // Fields: index, name, architecture, serial, vbios, minor, memoryBytes
+	KindGPUMissing     Kind = "GPUMissing"     // was in the inventory, and is no more
+	KindGPUBack        Kind = "GPUBack"        // answers, after it was lost
+	KindFresh          Kind = "ReadingsFresh"  // the GPU answers
+	KindStale          Kind = "ReadingsStale"  // the last answer is older than its freshness
+	KindUnresponsive   Kind = "Unresponsive"   // calls about it do not return
+	KindResponsive     Kind = "Responsive"     // they do again
+	KindRecoveryAction Kind = "RecoveryAction" // Fields: action, a number of NVML field 230
+	KindRemapPending   Kind = "RemapPending"   // Fields: pending, true or false
+	KindRemapFailed    Kind = "RemapFailed"    // Fields: failed, true or false
+	KindDriverEvent    Kind = "DriverEvent"    // Fields: type; any other NVML event
+)
+
+// Kinds that are about the node, or come from people and outputs.
+const (
+	KindBoot          Kind = "Boot"          // the daemon started under this boot; Fields: version
+	KindDriverLoaded  Kind = "DriverLoaded"  // Fields: version, cuda, load
+	KindDriverMissing Kind = "DriverMissing" // Fields: cause
+	KindPolicy        Kind = "Policy"        // Fields: digest
+	KindClear         Kind = "Clear"         // by hand; Fields: reason (empty: all), author
+	KindTaintIntended Kind = "TaintIntended" // about to write the node taint; Fields: value, effect, added
+	KindTaintApplied  Kind = "TaintApplied"  // the API server accepted it
+	KindTaintRemoved  Kind = "TaintRemoved"  // ours is gone from the node
+)
+
+// saved reports whether the event must be on disk before the one who submits
+// it goes on: it cannot be read again from its source.
+func (e *Event) saved() bool {
+	switch e.Kind {
+	case KindClear, KindTaintIntended, KindTaintApplied, KindTaintRemoved:
+		return true
+	default:
+		return e.Source == SourceEvents
+	}
+}
+
+// number gives the n of an ID and the part that it counts within. An ID of
+// another form counts as one of a kind.
+func number(id string) (series string, n uint64, ok bool) {
+	i := strings.LastIndexByte(id, '/')
+	if i < 0 {
+		return "", 0, false
+	}
+	n, err := strconv.ParseUint(id[i+1:], 10, 64)
+	return id[:i], n, err == nil
+}
+
+// FromLine makes the event that one line of the kernel log stands for. The
+// caller adds ID, boot and times.
+func FromLine(l xid.Line) Event {
+	e := Event{
+		Source: SourceKernelLog,
+		GPU:    Device{PCI: l.PCI, GPUInstance: l.GPUInstance, ComputeInstance: l.ComputeInstance},
+	}
+	report := &Report{
+		Code: l.Code, PID: l.PID, Process: l.Process, Text: l.Text, Severity: l.Severity,
+		CausedBy: l.CausedBy, Action: l.Action, NVLink: l.NVLink, Switch: l.Switch, Port: l.Port,
+	}
+	switch l.Kind {
+	case xid.Xid:
+		e.Kind, e.Xid = KindXid, report
+	case xid.SXid:
+		e.Kind, e.SXid = KindSXid, report
+	case xid.Lost:
+		e.Kind = KindGPULost
+	case xid.Init:
+		e.Kind = KindInit
+	case xid.PCIe:
+		e.Kind = KindPCIe
+	case xid.Hang:
+		e.Kind = KindHang
+	case xid.Link:
+		e.Kind = KindLink
+	case xid.Recovery:
+		e.Kind = KindRecovery
+	case xid.None:
+	}
+	if e.Xid == nil && e.SXid == nil {
+		e.Fields = map[string]string{"text": l.Text}
+		if l.Severity != "" {
+			e.Fields["severity"] = l.Severity
+		}
+	}
+	return e
+}
+
+// The sources of events.
+const (
+	SourceKernelLog = "kmsg" // the kernel log; n is the record's sequence number
+	SourceLogGap    = "kmsg-gap"
+	SourceEvents    = "nvml-events"
+	SourceState     = "nvml-state"
+	SourceDaemon    = "daemon"
+	SourceHand      = "hand"
+	SourceNode      = "node"
+)

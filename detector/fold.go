@@ -1,0 +1,350 @@
+package detector
+
+import (
+	"cmp"
+	"fmt"
+	"maps"
+	"slices"
+	"strconv"
+	"time"
+)
+
+const (
+	// maxGPUs bounds what lines of the kernel log can make up.
+	maxGPUs = 128
+	// maxCodes bounds the distinct Xids kept per GPU.
+	maxCodes = 256
+	// keptTransitions is how many of the last ones a snapshot shows.
+	keptTransitions = 32
+	// symptomSpan is how long after a fault its sympathetic Xid 45 comes.
+	symptomSpan = time.Minute
+)
+
+// fold is the decision: it takes the state and one event, and gives the next
+// state, what changed for people, and when to look again (zero: only at the
+// next event). It is pure: time comes with the event. Every deadline up to the
+// event's time fires before it, in order and with its own time, so that a live
+// run, a restart and a replay agree. An event met before changes nothing.
+func fold(s *State, p *Policy, e Event) (*State, []Transition, time.Time) {
+	f := &folding{policy: p, event: e, next: shallow(s)}
+	if f.seen() {
+		return s, nil, s.deadline()
+	}
+	f.advance()
+	f.next.Seq++
+	f.count()
+	f.apply()
+	f.settle()
+	f.remember()
+	return f.next, f.transitions, f.next.deadline()
+}
+
+// expire fires the deadlines up to a time, as the next event would.
+func expire(s *State, p *Policy, at time.Time, mono time.Duration) (*State, []Transition, time.Time) {
+	f := &folding{policy: p, event: Event{Time: at, Mono: mono, Boot: s.Boot}, next: shallow(s)}
+	f.advance()
+	f.settle()
+	f.remember()
+	return f.next, f.transitions, f.next.deadline()
+}
+
+// folding is one fold under way. next is the state being built: its slices and
+// maps are shared with the state before until they are cloned.
+type folding struct {
+	policy      *Policy
+	event       Event
+	next        *State
+	transitions []Transition
+}
+
+func shallow(s *State) *State {
+	next := *s
+	next.GPUs = slices.Clone(s.GPUs)
+	return &next
+}
+
+// seen recognises an event by its ID, and notes it.
+func (f *folding) seen() bool {
+	series, n, ok := number(f.event.ID)
+	if !ok {
+		return false
+	}
+	if last, met := f.next.Folded[series]; met && n <= last {
+		return true
+	}
+	folded := make(map[string]uint64, len(f.next.Folded)+1)
+	maps.Copy(folded, f.next.Folded)
+	folded[series] = n
+	f.next.Folded = folded
+	return false
+}
+
+// advance moves the clock to the event, firing deadlines on the way. A late
+// event does not turn the clock back.
+func (f *folding) advance() {
+	now, mono := f.event.Time, f.event.Mono
+	for {
+		due := f.next.deadline()
+		if due.IsZero() || due.After(now) {
+			break
+		}
+		f.fire(due)
+	}
+	if !now.After(f.next.Time) {
+		return
+	}
+	if mono == 0 {
+		// A saved log may not tell it; time passes all the same.
+		mono = f.next.Mono + now.Sub(f.next.Time)
+	}
+	f.next.Time, f.next.Mono = now, mono
+}
+
+// deadline is the earliest time at which something changes by itself; zero if
+// nothing will.
+func (s *State) deadline() time.Time {
+	var first time.Time
+	note := func(conditions []Condition) {
+		for _, c := range conditions {
+			if due := s.due(c); !due.IsZero() && (first.IsZero() || due.Before(first)) {
+				first = due
+			}
+		}
+	}
+	for i := range s.GPUs {
+		note(s.GPUs[i].Conditions)
+	}
+	note(s.Node)
+	return first
+}
+
+// due is when a condition becomes visible or ends by itself. Holds run on the
+// clock since boot, and are told here on the wall clock as it stands.
+func (s *State) due(c Condition) time.Time {
+	if c.Held != nil {
+		return s.Time.Add(*c.Held - s.Mono)
+	}
+	if c.Quiet > 0 && !c.Fact {
+		return c.Last.Add(c.Quiet)
+	}
+	return time.Time{}
+}
+
+// fire lets everything happen that is due at one moment.
+func (f *folding) fire(due time.Time) {
+	f.next.Seq++
+	if due.After(f.next.Time) {
+		f.next.Mono += due.Sub(f.next.Time)
+		f.next.Time = due
+	}
+	each := func(g *GPU, conditions []Condition) []Condition {
+		var kept []Condition
+		pci := ""
+		if g != nil {
+			pci = g.PCI
+		}
+		for _, c := range conditions {
+			at := f.next.due(c)
+			switch {
+			case at.IsZero() || at.After(due):
+				kept = append(kept, c)
+			case c.Held != nil:
+				c.Held = nil
+				f.tell(pci, c, Raised, c.Cause, due)
+				kept = append(kept, c)
+			default:
+				f.tell(pci, c, Cleared, fmt.Sprintf("quiet for %s", c.Quiet), due)
+				if g != nil {
+					g.end(c.Reason, c.Last)
+				}
+			}
+		}
+		return kept
+	}
+	for i := range f.next.GPUs {
+		g := &f.next.GPUs[i]
+		g.Conditions = each(g, g.Conditions)
+	}
+	f.next.Node = each(nil, f.next.Node)
+}
+
+// count keeps the number of events by source and kind.
+func (f *folding) count() {
+	key := f.event.Source + "/" + string(f.event.Kind)
+	events := make(map[string]uint64, len(f.next.Counters.Events)+1)
+	maps.Copy(events, f.next.Counters.Events)
+	events[key]++
+	f.next.Counters.Events = events
+}
+
+// apply does what the event's kind asks for.
+func (f *folding) apply() {
+	e := &f.event
+	switch e.Kind {
+	case KindXid:
+		f.xid()
+	case KindSXid:
+		if e.SXid != nil {
+			f.raise("", f.policy.SXid(e.SXid), fmt.Sprintf("SXid %d", e.SXid.Code), e.SXid.Text, false)
+		}
+	case KindGPULost, KindInit:
+		f.kernelFault()
+	case KindLogGap:
+		lost, _ := strconv.ParseUint(e.Fields["lost"], 10, 64)
+		f.next.Counters.Gaps++
+		f.next.Counters.Lost += lost
+	case KindGPUFound, KindGPUMissing, KindGPUBack, KindFresh, KindStale, KindUnresponsive, KindResponsive,
+		KindRecoveryAction, KindRemapPending, KindRemapFailed:
+		f.fact()
+	case KindBoot:
+		f.boot()
+	case KindDriverLoaded:
+		f.driverLoaded()
+	case KindDriverMissing:
+		f.next.Driver.Missing, f.next.Driver.Asked = e.Fields["cause"], true
+		for i := range f.next.GPUs {
+			f.next.GPUs[i].Fresh = false
+		}
+	case KindPolicy:
+		f.next.Policy = e.Fields["digest"]
+	case KindClear:
+		f.clearByHand()
+	case KindTaintIntended, KindTaintApplied, KindTaintRemoved:
+		f.taint()
+	case KindPCIe, KindHang, KindLink, KindRecovery, KindDriverEvent:
+		// Counted and kept; they decide nothing by themselves.
+	}
+}
+
+// boot starts a boot, or goes on in the same one. Nothing that was seen before
+// the start is fresh after it.
+func (f *folding) boot() {
+	e := &f.event
+	s := f.next
+	if s.Boot != e.Boot {
+		s.Boot = e.Boot
+		s.Counters = Counters{Events: map[string]uint64{e.Source + "/" + string(e.Kind): 1}}
+		series, _, _ := number(e.ID)
+		s.Folded = maps.Clone(s.Folded)
+		maps.DeleteFunc(s.Folded, func(key string, _ uint64) bool { return key != series })
+		s.Driver.Load = ""
+		// A GPU that was well and is not there any more was taken out.
+		s.GPUs = slices.DeleteFunc(s.GPUs, func(g GPU) bool { return len(g.Conditions) == 0 })
+		for i := range s.GPUs {
+			g := &s.GPUs[i]
+			g.Xids, g.Merging, g.Index, g.Missing, g.Recovery, g.Pending = nil, nil, nil, false, 0, false
+			g.Conditions = afterBoot(g.Conditions)
+		}
+		s.Node = afterBoot(s.Node)
+	}
+	s.Driver.Asked = false
+	for i := range s.GPUs {
+		s.GPUs[i].Fresh = false
+	}
+}
+
+// afterBoot is what a boot leaves of the faults before it: what was only a
+// fact is told anew if it is still one.
+func afterBoot(conditions []Condition) []Condition {
+	var kept []Condition
+	for _, c := range conditions {
+		if c.Held != nil {
+			continue
+		}
+		c.Fact = false
+		kept = append(kept, c)
+	}
+	return kept
+}
+
+func (f *folding) driverLoaded() {
+	e, s := &f.event, f.next
+	load := e.Fields["load"]
+	if s.Driver.Load != load {
+		for i := range s.GPUs {
+			g := &s.GPUs[i]
+			// What happened before the first look happened under this loading,
+			// as far as anyone knows.
+			if s.Driver.Load == "" {
+				g.Conditions = stamped(g.Conditions, s.Boot, load)
+			} else {
+				g.Recovery, g.Pending = 0, false
+			}
+		}
+		if s.Driver.Load == "" {
+			s.Node = stamped(s.Node, s.Boot, load)
+		}
+	}
+	s.Driver = DriverState{Version: e.Fields["version"], CUDA: e.Fields["cuda"], Load: load, Asked: true}
+}
+
+func stamped(conditions []Condition, boot, load string) []Condition {
+	next := slices.Clone(conditions)
+	for i := range next {
+		if next[i].Boot == boot && next[i].Load == "" {
+			next[i].Load = load
+		}
+	}
+	return next
+}
+
+func (f *folding) taint() {
+	e := &f.event
+	switch e.Kind {
+	case KindTaintIntended:
+		added, err := time.Parse(time.RFC3339, e.Fields["added"])
+		if err != nil {
+			return
+		}
+		intended := AppliedTaint{Value: e.Fields["value"], Effect: Effect(e.Fields["effect"]), Added: added}
+		f.next.Applied.Taint = intended.after(f.next.Applied.Taint)
+	case KindTaintApplied:
+		if t := f.next.Applied.Taint; t != nil {
+			accepted := *t
+			accepted.Accepted, accepted.Earlier = true, nil
+			f.next.Applied.Taint = &accepted
+		}
+	default:
+		f.next.Applied.Taint = nil
+	}
+}
+
+// tell records a transition.
+func (f *folding) tell(pci string, c Condition, change Change, cause string, at time.Time) {
+	t := Transition{
+		Seq: f.next.Seq, Time: at, PCI: pci, Condition: c.Reason, Status: change,
+		Class: c.Class, Effect: c.Effect, Action: c.Action, Cause: cause, Incident: c.Incident,
+	}
+	if i, ok := f.next.gpu(pci); ok {
+		t.UUID = f.next.GPUs[i].UUID
+	}
+	f.transitions = append(f.transitions, t)
+}
+
+// remember keeps the last transitions for those who look.
+func (f *folding) remember() {
+	if len(f.transitions) == 0 {
+		return
+	}
+	recent := slices.Concat(f.next.Recent, f.transitions)
+	f.next.Recent = recent[max(0, len(recent)-keptTransitions):]
+}
+
+// at is the GPU of the event; it is made if the event is the first to name it.
+// It is nil if the event names none, or names one too many.
+func (f *folding) at() *GPU {
+	pci := f.event.GPU.PCI
+	if pci == "" {
+		return nil
+	}
+	i, ok := f.next.gpu(pci)
+	if !ok {
+		if len(f.next.GPUs) >= maxGPUs {
+			return nil
+		}
+		f.next.GPUs = slices.Insert(f.next.GPUs, i, GPU{PCI: pci, UUID: f.event.GPU.UUID})
+	}
+	g := &f.next.GPUs[i]
+	g.UUID = cmp.Or(g.UUID, f.event.GPU.UUID)
+	return g
+}

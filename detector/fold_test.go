@@ -1,0 +1,487 @@
+package detector
+
+import (
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"gpuvet.dev/detector/xid"
+)
+
+const (
+	gpuA = "0000:18:00.0"
+	gpuB = "0000:2a:00.0"
+)
+
+// script folds events one after the other, each at so many seconds after a
+// fixed beginning.
+type script struct {
+	t      *testing.T
+	policy *Policy
+	state  *State
+	boot   string
+	n      map[string]uint64
+	told   []string
+}
+
+func newScript(t *testing.T) *script {
+	t.Helper()
+	s := &script{t: t, policy: DefaultPolicy(), state: &State{}, n: map[string]uint64{}}
+	s.start(0, "boot-1")
+	return s
+}
+
+var beginning = time.Date(2026, 11, 21, 12, 0, 0, 0, time.UTC)
+
+func at(seconds float64) time.Time {
+	return beginning.Add(time.Duration(seconds * float64(time.Second)))
+}
+
+func (s *script) fold(e Event) {
+	s.t.Helper()
+	if e.Boot == "" {
+		e.Boot = s.boot
+	}
+	if e.Mono == 0 {
+		e.Mono = time.Hour + e.Time.Sub(beginning)
+	}
+	if e.ID == "" {
+		s.n[e.Source]++
+		e.ID = fmt.Sprintf("%s/%s/%d", e.Boot, e.Source, s.n[e.Source])
+	}
+	before, err := json.Marshal(s.state)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	next, transitions, _ := fold(s.state, s.policy, e)
+	if after, _ := json.Marshal(s.state); string(before) != string(after) {
+		s.t.Fatalf("folding %s changed the state before it:\n%s", e.Kind, cmp.Diff(string(before), string(after)))
+	}
+	s.state = next
+	for _, t := range transitions {
+		s.told = append(s.told, fmt.Sprintf("%s %s %s: %s", t.PCI, t.Condition, t.Status, t.Cause))
+	}
+}
+
+func (s *script) start(seconds float64, boot string) {
+	s.t.Helper()
+	s.boot = boot
+	s.fold(Event{Source: SourceDaemon, Kind: KindBoot, Time: at(seconds)})
+}
+
+// driver loads the driver with two GPUs that are well.
+func (s *script) driver(seconds float64, load string) {
+	s.t.Helper()
+	s.fold(Event{Source: SourceState, Kind: KindDriverLoaded, Time: at(seconds), Fields: map[string]string{"version": "570.195.03", "load": load}})
+	for i, pci := range []string{gpuA, gpuB} {
+		s.fold(Event{Source: SourceState, Kind: KindGPUFound, Time: at(seconds), GPU: Device{PCI: pci, UUID: "GPU-" + pci},
+			Fields: map[string]string{"index": strconv.Itoa(i), "minor": strconv.Itoa(i)}})
+		s.well(seconds, pci)
+	}
+}
+
+func (s *script) well(seconds float64, pci string) {
+	s.t.Helper()
+	s.gpu(seconds, pci, KindGPUBack, nil)
+	s.gpu(seconds, pci, KindRecoveryAction, map[string]string{"action": "0"})
+	s.gpu(seconds, pci, KindFresh, nil)
+}
+
+func (s *script) gpu(seconds float64, pci string, kind Kind, fields map[string]string) {
+	s.t.Helper()
+	s.fold(Event{Source: SourceState, Kind: kind, Time: at(seconds), GPU: Device{PCI: pci}, Fields: fields})
+}
+
+func (s *script) line(seconds float64, text string) {
+	s.t.Helper()
+	l, ok := xid.Parse([]byte(text))
+	if !ok {
+		s.t.Fatalf("no event: %s", text)
+	}
+	e := FromLine(l)
+	e.Time = at(seconds)
+	s.fold(e)
+}
+
+func (s *script) xid(seconds float64, pci string, code int, text string) {
+	s.t.Helper()
+	s.line(seconds, fmt.Sprintf("NVRM: Xid (PCI:%s): %d, %s", strings.TrimSuffix(pci, ".0"), code, text))
+}
+
+func (s *script) nvml(seconds float64, pci string, code int) {
+	s.t.Helper()
+	s.fold(Event{Source: SourceEvents, Kind: KindXid, Time: at(seconds), GPU: Device{PCI: pci}, Xid: &Report{Code: code}})
+}
+
+func (s *script) says(want ...string) {
+	s.t.Helper()
+	if diff := cmp.Diff(want, s.told); diff != "" {
+		s.t.Errorf("transitions (-want +got):\n%s", diff)
+	}
+	s.told = nil
+}
+
+func (s *script) status(pci string, want Status) {
+	s.t.Helper()
+	g, ok := view(s.state).GPU(pci)
+	if !ok {
+		s.t.Fatalf("no GPU %s", pci)
+	}
+	if g.Status != want {
+		s.t.Errorf("%s is %s, want %s", pci, g.Status, want)
+	}
+}
+
+func (s *script) count(pci string, code int) uint64 {
+	g, _ := view(s.state).GPU(pci)
+	for _, x := range g.Xids {
+		if x.Code == code {
+			return x.Count
+		}
+	}
+	return 0
+}
+
+func TestXidOnOneGPUCondemnsOnlyThatGPU(t *testing.T) {
+	s := newScript(t)
+	s.driver(1, "a")
+	s.xid(2, gpuA, 79, "GPU has fallen off the bus.")
+	s.says(gpuA + " GPULost raised: Xid 79")
+	s.status(gpuA, Unhealthy)
+	s.status(gpuB, Healthy)
+}
+
+func TestTwoReportersOfOneXidAreOneFault(t *testing.T) {
+	for _, tt := range []struct {
+		name  string
+		play  func(*script)
+		count uint64
+	}{
+		{"kernel log first", func(s *script) { s.xid(2, gpuA, 119, "x"); s.nvml(2.1, gpuA, 119) }, 1},
+		{"NVML first", func(s *script) { s.nvml(2, gpuA, 119); s.xid(2.1, gpuA, 119, "x") }, 1},
+		{"the larger count wins", func(s *script) {
+			s.nvml(2, gpuA, 119)
+			s.xid(2.1, gpuA, 119, "x")
+			s.xid(2.2, gpuA, 119, "x")
+			s.xid(2.3, gpuA, 119, "x")
+			s.nvml(2.4, gpuA, 119)
+		}, 3},
+		{"three seconds apart are two", func(s *script) { s.nvml(2, gpuA, 119); s.xid(5, gpuA, 119, "x") }, 2},
+		{"another GPU is another fault", func(s *script) { s.nvml(2, gpuB, 119); s.xid(2, gpuA, 119, "x") }, 1},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			s := newScript(t)
+			s.driver(1, "a")
+			tt.play(s)
+			if got := s.count(gpuA, 119); got != tt.count {
+				t.Errorf("counted %d, want %d", got, tt.count)
+			}
+		})
+	}
+}
+
+func TestEventMetAgainChangesNothing(t *testing.T) {
+	s := newScript(t)
+	s.driver(1, "a")
+	e := Event{ID: "boot-1/kmsg/77", Source: SourceKernelLog, Kind: KindXid, Time: at(2), GPU: Device{PCI: gpuA}, Xid: &Report{Code: 79}}
+	s.fold(e)
+	once := s.state
+	s.fold(e)
+	s.fold(Event{ID: "boot-1/kmsg/76", Source: SourceKernelLog, Kind: KindXid, Time: at(3), GPU: Device{PCI: gpuA}, Xid: &Report{Code: 13}})
+	if diff := cmp.Diff(once, s.state); diff != "" {
+		t.Errorf("state changed (-once +again):\n%s", diff)
+	}
+}
+
+func TestApplicationFaultNeverFences(t *testing.T) {
+	s := newScript(t)
+	s.driver(1, "a")
+	s.xid(2, gpuA, 31, "pid=7, name=python, Ch 00000003, MMU Fault")
+	s.says(gpuA + " ApplicationFault raised: Xid 31")
+	s.status(gpuA, Healthy)
+	s.well(700, gpuA)
+	s.says(gpuA + " ApplicationFault cleared: quiet for 10m0s")
+}
+
+func TestXid45IsPutDownToTheFaultBeforeIt(t *testing.T) {
+	t.Run("alone it is the application's", func(t *testing.T) {
+		s := newScript(t)
+		s.driver(1, "a")
+		s.xid(2, gpuA, 45, "pid=7, name=python, Ch 00000001")
+		s.says(gpuA + " ApplicationFault raised: Xid 45")
+	})
+	t.Run("after a fault", func(t *testing.T) {
+		s := newScript(t)
+		s.driver(1, "a")
+		s.xid(2, gpuA, 109, "Ch 00000076, errorString CTX SWITCH TIMEOUT, Info 0x3c046")
+		for i := range 100 {
+			s.xid(3+float64(i)/100, gpuA, 45, "pid=7, name=python, Ch 00000001")
+		}
+		s.says(gpuA+" ResetRequired raised: Xid 109",
+			gpuA+" ApplicationFault folded: Xid 45 is a symptom of Xid 109")
+	})
+	t.Run("named by the driver, of a fault that left none here", func(t *testing.T) {
+		s := newScript(t)
+		s.driver(1, "a")
+		s.xid(2, gpuA, 45, "pid=1818990, name=python3, Ch 00000001 caused by previous Xid 149")
+		s.says()
+		if got := s.count(gpuA, 45); got != 1 {
+			t.Errorf("counted %d, want 1", got)
+		}
+	})
+}
+
+func TestLostGPUSwallowsWhatItPrintsAfterwards(t *testing.T) {
+	s := newScript(t)
+	s.driver(1, "a")
+	s.xid(2, gpuA, 79, "GPU has fallen off the bus.")
+	s.line(2.1, "NVRM: GPU "+gpuA+": GPU has fallen off the bus.")
+	s.xid(3, gpuA, 119, "Timeout after 6s of waiting for RPC response from GPU0 GSP!")
+	s.says(gpuA+" GPULost raised: Xid 79", gpuA+" ResetRequired folded: Xid 119 is a symptom of Xid 79")
+}
+
+func TestResetClassFaultEndsByEvidenceOnly(t *testing.T) {
+	fault := func(s *script) {
+		s.driver(1, "a")
+		s.xid(2, gpuA, 79, "GPU has fallen off the bus.")
+		s.gpu(3, gpuA, KindGPULost, nil)
+		s.told = nil
+	}
+	for _, tt := range []struct {
+		name string
+		play func(*script)
+		want []string
+	}{
+		{"answering again is not enough", func(s *script) { s.well(10, gpuA) }, nil},
+		{"time is not enough", func(s *script) { s.well(86400, gpuB) }, nil},
+		{"driver loaded again", func(s *script) { s.driver(10, "b") }, []string{gpuA + " GPULost cleared: driver was loaded again"}},
+		{"driver loaded again, still lost", func(s *script) {
+			s.fold(Event{Source: SourceState, Kind: KindDriverLoaded, Time: at(10), Fields: map[string]string{"load": "b"}})
+			s.gpu(10, gpuA, KindGPULost, nil)
+		}, nil},
+		{"driver loaded again, asks for a reset", func(s *script) {
+			s.fold(Event{Source: SourceState, Kind: KindDriverLoaded, Time: at(10), Fields: map[string]string{"load": "b"}})
+			s.gpu(11, gpuA, KindGPUBack, nil)
+			s.gpu(11, gpuA, KindRecoveryAction, map[string]string{"action": "1"})
+			s.gpu(11, gpuA, KindFresh, nil)
+		}, []string{gpuA + " ResetRequired raised: recovery action gpu-reset"}},
+		{"restart of the daemon", func(s *script) { s.start(10, "boot-1"); s.driver(11, "a") }, nil},
+		{"reboot", func(s *script) { s.start(10, "boot-2"); s.driver(11, "c") }, []string{gpuA + " GPULost cleared: node was rebooted"}},
+		{"reboot without a driver", func(s *script) {
+			s.start(10, "boot-2")
+			s.fold(Event{Source: SourceState, Kind: KindDriverMissing, Time: at(11), Fields: map[string]string{"cause": "x"}})
+		}, nil},
+		{"by hand", func(s *script) {
+			s.fold(Event{Source: SourceHand, Kind: KindClear, Time: at(10), GPU: Device{PCI: gpuA}, Fields: map[string]string{"author": "ada"}})
+		}, []string{gpuA + " GPULost cleared: by hand (ada)"}},
+		{"by hand, another reason", func(s *script) {
+			s.fold(Event{Source: SourceHand, Kind: KindClear, Time: at(10), GPU: Device{PCI: gpuA}, Fields: map[string]string{"reason": "LinkFault"}})
+		}, nil},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			s := newScript(t)
+			fault(s)
+			tt.play(s)
+			s.says(tt.want...)
+		})
+	}
+}
+
+func TestLateSignDoesNotReopenWhatWasCleared(t *testing.T) {
+	s := newScript(t)
+	s.driver(1, "a")
+	s.xid(20, gpuA, 119, "x")
+	s.driver(30, "b")
+	s.told = nil
+	s.xid(15, gpuA, 119, "x")
+	s.says()
+	if s.state.Counters.Late != 1 {
+		t.Errorf("late signs: %d, want 1", s.state.Counters.Late)
+	}
+	if got := s.count(gpuA, 119); got != 2 {
+		t.Errorf("counted %d, want 2: a late Xid is still an Xid", got)
+	}
+	s.xid(40, gpuA, 119, "x")
+	s.says(gpuA + " ResetRequired raised: Xid 119")
+}
+
+func TestSignsOfThisBootReadAfterItsStartCount(t *testing.T) {
+	s := newScript(t)
+	s.driver(1, "a")
+	s.xid(2, gpuA, 79, "GPU has fallen off the bus.")
+	s.start(100, "boot-2")
+	s.xid(60, gpuA, 79, "GPU has fallen off the bus.") // between the boot and our start
+	s.told = nil
+	s.driver(101, "c")
+	s.says()
+	s.status(gpuA, Unhealthy)
+}
+
+func TestRecoveryActionIsTheReferee(t *testing.T) {
+	s := newScript(t)
+	s.driver(1, "a")
+	s.xid(2, gpuA, 154, "GPU recovery action changed from 0x0 (None) to 0x2 (Node Reboot Required)")
+	s.says(gpuA + " RebootRequired raised: recovery action node-reboot")
+	s.xid(3, gpuA, 154, "GPU recovery action changed from 0x2 (Node Reboot Required) to 0x0 (None)")
+	s.says(gpuA + " RebootRequired cleared: the driver no longer says so")
+	s.status(gpuA, Healthy)
+}
+
+func TestRowRemapPendingIsDegradedUntilTheDriverAsks(t *testing.T) {
+	s := newScript(t)
+	s.driver(1, "a")
+	s.xid(2, gpuA, 63, "Row Remapper: New row (0x18f31d80) marked for remapping, reset gpu to activate.")
+	s.says()
+	s.gpu(3, gpuA, KindRemapPending, map[string]string{"pending": "true"})
+	s.status(gpuA, Degraded)
+	s.gpu(4, gpuA, KindRecoveryAction, map[string]string{"action": "1"})
+	s.status(gpuA, Unhealthy)
+}
+
+func TestMemoryIncidentWithRemapMeansDrainFirst(t *testing.T) {
+	s := newScript(t)
+	s.driver(1, "a")
+	s.xid(2, gpuA, 48, "An uncorrectable double bit error (DBE) has been detected")
+	s.xid(2.1, gpuA, 63, "Row Remapper: New row marked for remapping")
+	g, _ := view(s.state).GPU(gpuA)
+	if len(g.Conditions) != 1 || g.Conditions[0].Action != ActDrainAndReset {
+		t.Errorf("conditions: %+v", g.Conditions)
+	}
+	s.says(gpuA+" UncorrectableMemory raised: Xid 48", gpuA+" UncorrectableMemory folded: Xid 63")
+}
+
+func TestUnresponsiveIsHeldAMinute(t *testing.T) {
+	s := newScript(t)
+	s.driver(1, "a")
+	s.gpu(10, gpuA, KindUnresponsive, nil)
+	s.status(gpuA, Unknown)
+	s.gpu(60, gpuB, KindFresh, nil)
+	s.says()
+	s.gpu(71, gpuB, KindFresh, nil)
+	s.says(gpuA + " Unresponsive raised: driver calls do not return")
+	s.gpu(80, gpuA, KindResponsive, nil)
+	s.well(80, gpuA)
+	s.says(gpuA + " Unresponsive cleared: no longer so")
+	s.status(gpuA, Healthy)
+}
+
+func TestTransientThatNobodySawIsNeverAnnouncedAsGone(t *testing.T) {
+	s := newScript(t)
+	s.driver(1, "a")
+	s.gpu(10, gpuA, KindUnresponsive, nil)
+	s.gpu(20, gpuA, KindResponsive, nil)
+	s.well(20, gpuA)
+	s.gpu(200, gpuB, KindFresh, nil)
+	s.says()
+}
+
+func TestDeadlinesFireInOrderWithTheirOwnTime(t *testing.T) {
+	s := newScript(t)
+	s.driver(1, "a")
+	s.xid(2, gpuA, 13, "Graphics Exception")
+	s.xid(1.5, gpuB, 13, "Graphics Exception")
+	next, transitions, deadline := expire(s.state, s.policy, at(5000), time.Hour+5000*time.Second)
+	var got []string
+	for _, tr := range transitions {
+		got = append(got, fmt.Sprintf("%s %s %s", tr.Time.Format(time.TimeOnly), tr.PCI, tr.Status))
+	}
+	want := []string{"12:10:01 " + gpuB + " cleared", "12:10:02 " + gpuA + " cleared"}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+	if !deadline.IsZero() || !next.Time.Equal(at(5000)) {
+		t.Errorf("deadline %v, time %v", deadline, next.Time)
+	}
+}
+
+func TestCountersStartAgainAtABootAndSurviveARestart(t *testing.T) {
+	s := newScript(t)
+	s.driver(1, "a")
+	s.xid(2, gpuA, 13, "Graphics Exception")
+	s.start(10, "boot-1")
+	if got := s.count(gpuA, 13); got != 1 {
+		t.Errorf("after a restart: %d, want 1", got)
+	}
+	s.start(20, "boot-2")
+	s.driver(21, "b")
+	if got := s.count(gpuA, 13); got != 0 {
+		t.Errorf("after a boot: %d, want 0", got)
+	}
+}
+
+func TestNothingIsHealthyBeforeItAnswered(t *testing.T) {
+	s := newScript(t)
+	s.driver(1, "a")
+	s.start(10, "boot-1")
+	s.status(gpuA, Unknown)
+	s.well(11, gpuA)
+	s.status(gpuA, Healthy)
+	s.gpu(60, gpuA, KindStale, nil)
+	s.status(gpuA, Unknown)
+}
+
+func TestAnotherGPUAtTheAddressStartsClean(t *testing.T) {
+	s := newScript(t)
+	s.driver(1, "a")
+	s.gpu(2, gpuA, KindRemapFailed, map[string]string{"failed": "true"})
+	s.status(gpuA, Unhealthy)
+	s.fold(Event{Source: SourceState, Kind: KindGPUFound, Time: at(9), GPU: Device{PCI: gpuA, UUID: "GPU-new"}})
+	s.well(9, gpuA)
+	s.says(gpuA+" RowRemapFailed raised: no spare row is left", gpuA+" RowRemapFailed cleared: another GPU is at this address")
+	s.status(gpuA, Healthy)
+}
+
+func TestFatalSXidIsAFaultOfTheNode(t *testing.T) {
+	s := newScript(t)
+	s.driver(1, "a")
+	s.line(2, "nvidia-nvswitch3: SXid (PCI:0000:c1:00.0): 10003, Fatal, unhandled interrupt in nvswitch_host(3)")
+	s.says(" FabricFault raised: SXid 10003")
+	s.status(gpuA, Healthy)
+	if len(view(s.state).GPUs) != 2 {
+		t.Error("a switch is not a GPU")
+	}
+	s.driver(10, "b")
+	s.says(" FabricFault cleared: driver was loaded again")
+}
+
+func TestUnknownKindIsCountedAndKept(t *testing.T) {
+	s := newScript(t)
+	s.fold(Event{Source: "future", Kind: "Telepathy", Time: at(2)})
+	if s.state.Counters.Events["future/Telepathy"] != 1 {
+		t.Errorf("counters: %v", s.state.Counters.Events)
+	}
+}
+
+func TestMadeUpAddressesAreBounded(t *testing.T) {
+	s := newScript(t)
+	for i := range 300 {
+		s.fold(Event{Source: SourceKernelLog, Kind: KindXid, Time: at(float64(i)), GPU: Device{PCI: fmt.Sprintf("%04x:00:00.0", i)}, Xid: &Report{Code: 79}})
+	}
+	if n := len(s.state.GPUs); n != maxGPUs {
+		t.Errorf("%d GPUs, want %d", n, maxGPUs)
+	}
+}
+
+func TestWorstFaultComesFirst(t *testing.T) {
+	all := []Condition{
+		{Reason: RowRemapPending},
+		{Reason: ThermalFault, Effect: NoSchedule, Taint: TaintThermal},
+		{Reason: GPULost, Effect: NoSchedule, Taint: TaintLost},
+		{Reason: RebootRequired, Effect: NoSchedule, Taint: TaintRebootRequired},
+		{Reason: LinkFault, Effect: NoExecute, Taint: TaintLink},
+	}
+	slices.SortFunc(all, Worse)
+	var got []Reason
+	for _, c := range all {
+		got = append(got, c.Reason)
+	}
+	if diff := cmp.Diff([]Reason{LinkFault, RebootRequired, GPULost, ThermalFault, RowRemapPending}, got); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+}

@@ -1,0 +1,111 @@
+package detector
+
+import (
+	"context"
+	"fmt"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"gpuvet.dev/detector/kmsg"
+	"gpuvet.dev/detector/xid"
+	"gpuvet.dev/internal/faultpoint"
+)
+
+// KernelLog is the source that reads the kernel log. Only what the kernel
+// itself wrote counts: a line of another facility that looks like ours was
+// written by a process.
+type KernelLog struct {
+	// AcceptUser takes lines of any facility, for tests that write them.
+	AcceptUser bool
+
+	joiner  xid.Joiner
+	records atomic.Uint64
+	spoofed atomic.Uint64
+	open    atomic.Bool
+	caught  chan struct{}
+	once    sync.Once // closes caught: a reader that was opened again catches up again
+}
+
+// NewKernelLog makes the source.
+func NewKernelLog() *KernelLog { return &KernelLog{caught: make(chan struct{})} }
+
+// CaughtUp is closed when everything that the log held at the start is folded.
+func (k *KernelLog) CaughtUp() <-chan struct{} { return k.caught }
+
+// Records counts the records read since the start.
+func (k *KernelLog) Records() uint64 { return k.records.Load() }
+
+// Spoofed counts the records that looked like the driver's and were not the
+// kernel's.
+func (k *KernelLog) Spoofed() uint64 { return k.spoofed.Load() }
+
+// Reading reports whether the log is being read.
+func (k *KernelLog) Reading() bool { return k.open.Load() }
+
+// Run reads until ctx ends. moved is told, now and then, how far it has come.
+func (k *KernelLog) Run(ctx context.Context, r *kmsg.Reader, emit func(Event), moved func(kmsg.Cursor)) error {
+	k.open.Store(true)
+	defer k.open.Store(false)
+	boot := r.Boot()
+	return r.Run(ctx, kmsg.Handler{
+		Record: func(rec kmsg.Record) {
+			k.record(boot, rec, emit)
+			moved(kmsg.Cursor{Boot: boot, Seq: rec.Seq})
+		},
+		Gap: func(g kmsg.Gap) {
+			k.joiner = xid.Joiner{}
+			emit(Event{
+				ID: fmt.Sprintf("%s/%s/%d", boot, SourceLogGap, g.Next), Boot: boot, Source: SourceLogGap, Kind: KindLogGap,
+				Fields: map[string]string{"lost": strconv.FormatUint(g.Lost, 10)},
+			})
+		},
+		CaughtUp: k.catchUp,
+	})
+}
+
+func (k *KernelLog) catchUp() { k.once.Do(func() { close(k.caught) }) }
+
+func (k *KernelLog) record(boot string, rec kmsg.Record, emit func(Event)) {
+	k.records.Add(1)
+	line, _, ok := k.read(rec)
+	if !ok {
+		return
+	}
+	faultpoint.Hit("kmsg-read")
+	e := FromLine(line)
+	e.ID = fmt.Sprintf("%s/%s/%d", boot, SourceKernelLog, rec.Seq)
+	e.Boot, e.Time, e.Mono = boot, rec.Time, rec.Mono
+	emit(e)
+}
+
+// read gives the event that a record completes. What a process wrote never
+// reaches the joiner: it could complete a line of the kernel's.
+func (k *KernelLog) read(rec kmsg.Record) (xid.Line, int, bool) {
+	if rec.Facility == kmsg.Kern || k.AcceptUser {
+		return k.joiner.Next(rec.Text)
+	}
+	if _, ours := xid.Parse(rec.Text); ours {
+		k.spoofed.Add(1)
+	}
+	return xid.Line{}, 0, false
+}
+
+// Lines folds the kernel lines of a scripted driver: the fake's kernel log.
+func (k *KernelLog) Lines(ctx context.Context, boot string, lines func(context.Context, func(time.Time, string)) error, emit func(Event)) error {
+	k.open.Store(true)
+	defer k.open.Store(false)
+	k.catchUp()
+	return lines(ctx, func(at time.Time, text string) {
+		k.records.Add(1)
+		line, _, ok := k.joiner.Next([]byte(text))
+		if !ok {
+			return
+		}
+		// A scripted log has no sequence numbers; the detector gives them.
+		e := FromLine(line)
+		e.Boot, e.Time = boot, at
+		emit(e)
+	})
+}

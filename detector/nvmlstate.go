@@ -1,0 +1,197 @@
+package detector
+
+import (
+	"context"
+	"errors"
+	"strconv"
+	"time"
+
+	"gpuvet.dev/nvml"
+)
+
+// Facts is the source that turns what NVML says about each GPU into events. It
+// emits a fact when it changes, and each of them once after a start and after
+// each loading of the driver.
+type Facts struct {
+	// Freshness is how long an answer counts; without a newer one the GPU is
+	// stale.
+	Freshness time.Duration
+
+	emit   func(Event)
+	load   string
+	cause  string // why there is no driver
+	loaded bool   // load was told
+	gpus   map[string]*told
+}
+
+// told is what was last emitted about one GPU.
+type told struct {
+	gpu      nvml.GPU
+	index    int
+	answered time.Time // last answer
+	facts    map[Kind]string
+}
+
+// NewFacts makes the source; it emits from Observe and Age only.
+func NewFacts(freshness time.Duration, emit func(Event)) *Facts {
+	return &Facts{Freshness: freshness, emit: emit, gpus: map[string]*told{}}
+}
+
+// Observe takes the outcome of one poll.
+func (f *Facts) Observe(o nvml.Observation) {
+	if o.PCI == "" {
+		f.inventory(o)
+	} else {
+		f.health(o)
+	}
+}
+
+func (f *Facts) inventory(o nvml.Observation) {
+	if o.InventoryErr != nil {
+		if cause := o.InventoryErr.Error(); !f.loaded || f.cause != cause || f.load != "" {
+			f.cause, f.loaded, f.load = cause, true, ""
+			for _, g := range f.gpus {
+				clear(g.facts)
+			}
+			f.emit(Event{Source: SourceState, Kind: KindDriverMissing, Time: o.Time, Fields: map[string]string{"cause": cause}})
+		}
+		return
+	}
+	if o.Inventory == nil {
+		return
+	}
+	if f.load != o.Inventory.Load || f.cause != "" || !f.loaded {
+		f.load, f.cause, f.loaded = o.Inventory.Load, "", true
+		for _, g := range f.gpus {
+			clear(g.facts)
+		}
+		f.emit(Event{Source: SourceState, Kind: KindDriverLoaded, Time: o.Time, Fields: map[string]string{
+			"version": o.Inventory.DriverVersion, "cuda": o.Inventory.CUDAVersion, "load": o.Inventory.Load,
+		}})
+	}
+	for i, gpu := range o.Inventory.GPUs {
+		f.found(o.Time, gpu, o.Index(gpu.PCI, i))
+	}
+}
+
+// found tells of a GPU that is new, has come back, or is another one.
+func (f *Facts) found(at time.Time, gpu nvml.GPU, index int) {
+	g, known := f.gpus[gpu.PCI]
+	if !known {
+		g = &told{facts: map[Kind]string{}, answered: at}
+		f.gpus[gpu.PCI] = g
+	}
+	if known && g.gpu == gpu && g.index == index && g.facts[KindGPUFound] == "present" {
+		return
+	}
+	g.gpu, g.index = gpu, index
+	fields := map[string]string{
+		"index": strconv.Itoa(index), "minor": strconv.Itoa(gpu.Minor), "name": gpu.Name, "architecture": gpu.Architecture,
+		"serial": gpu.Serial, "vbios": gpu.VBIOS, "memoryBytes": strconv.FormatUint(gpu.MemoryBytes, 10),
+	}
+	g.facts[KindGPUFound] = "present"
+	f.emit(Event{Source: SourceState, Kind: KindGPUFound, Time: at, GPU: Device{PCI: gpu.PCI, UUID: gpu.UUID}, Fields: fields})
+}
+
+func (f *Facts) health(o nvml.Observation) {
+	g, known := f.gpus[o.PCI]
+	if !known {
+		return
+	}
+	switch {
+	case o.Missing:
+		g.silent(KindGPULost)
+		g.tell(f, o.Time, KindGPUFound, KindGPUMissing, "missing", nil)
+	case errors.Is(o.Err, nvml.ErrLost):
+		g.silent()
+		g.tell(f, o.Time, KindGPULost, KindGPULost, "lost", nil)
+		g.tell(f, o.Time, KindResponsive, KindResponsive, "yes", nil)
+	case errors.Is(o.Err, nvml.ErrTimeout):
+		g.silent()
+		g.tell(f, o.Time, KindResponsive, KindUnresponsive, "no", nil)
+	case o.Err == nil && o.Health != nil:
+		f.answered(g, o)
+	}
+	f.Age(o.Time)
+}
+
+func (f *Facts) answered(g *told, o nvml.Observation) {
+	g.answered = o.Time
+	g.tell(f, o.Time, KindGPULost, KindGPUBack, "back", nil)
+	g.tell(f, o.Time, KindResponsive, KindResponsive, "yes", nil)
+	if a := o.Health.Recovery; a.OK {
+		value := strconv.Itoa(int(a.Value))
+		g.tell(f, o.Time, KindRecoveryAction, KindRecoveryAction, value, map[string]string{"action": value})
+	}
+	if p := o.Health.RowRemapPending; p.OK {
+		value := strconv.FormatBool(p.Value)
+		g.tell(f, o.Time, KindRemapPending, KindRemapPending, value, map[string]string{"pending": value})
+	}
+	if p := o.Health.RowRemapFailed; p.OK {
+		value := strconv.FormatBool(p.Value)
+		g.tell(f, o.Time, KindRemapFailed, KindRemapFailed, value, map[string]string{"failed": value})
+	}
+	// Last: what it says must be known before its word ends a fault.
+	g.tell(f, o.Time, KindFresh, KindFresh, "fresh", nil)
+}
+
+// Age tells of the GPUs whose last answer is too old.
+func (f *Facts) Age(now time.Time) {
+	for _, g := range f.gpus {
+		if now.Sub(g.answered) > f.Freshness {
+			g.tell(f, now, KindFresh, KindStale, "stale", nil)
+		}
+	}
+}
+
+// silent says that the GPU does not answer: that it does is news again.
+func (g *told) silent(also ...Kind) {
+	for _, heading := range append(also, KindFresh) {
+		delete(g.facts, heading)
+	}
+}
+
+// tell emits a fact unless it was the last one told under its heading.
+func (g *told) tell(f *Facts, at time.Time, heading, kind Kind, value string, fields map[string]string) {
+	if g.facts[heading] == value {
+		return
+	}
+	g.facts[heading] = value
+	f.emit(Event{Source: SourceState, Kind: kind, Time: at, GPU: Device{PCI: g.gpu.PCI, UUID: g.gpu.UUID}, Fields: fields})
+}
+
+// DriverEvents emits the events that the driver reports, until ctx ends. A
+// stream that breaks is opened again after a pause that grows to 5 s.
+func DriverEvents(ctx context.Context, d nvml.Driver, submit func(context.Context, Event) (*Snapshot, error), refresh func(pci string)) error {
+	pause := 100 * time.Millisecond
+	for {
+		began := time.Now()
+		err := d.Events(ctx, func(e nvml.Event) {
+			event := Event{
+				Source: SourceEvents, Time: e.Time,
+				GPU: Device{PCI: e.PCI, UUID: e.UUID, GPUInstance: e.GPUInstance, ComputeInstance: e.ComputeInstance},
+			}
+			if e.Type == nvml.EventXid {
+				event.Kind, event.Xid = KindXid, &Report{Code: e.Xid}
+			} else {
+				event.Kind, event.Fields = KindDriverEvent, map[string]string{"type": string(e.Type)}
+			}
+			// The driver forgets what it has told: it must be on disk before the
+			// next one is asked for. If the disk refuses, detection goes on.
+			_, _ = submit(ctx, event)
+			refresh(e.PCI)
+		})
+		if ctx.Err() != nil || err == nil {
+			return nil
+		}
+		if time.Since(began) > time.Minute {
+			pause = 100 * time.Millisecond
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(pause):
+			pause = min(2*pause, 5*time.Second)
+		}
+	}
+}

@@ -1,0 +1,84 @@
+package detector
+
+import (
+	"slices"
+	"time"
+)
+
+// Snapshot is what outputs see: immutable, and numbered so that each of them
+// can say how far it has come.
+type Snapshot struct {
+	Seq    uint64      `json:"seq"`
+	Time   time.Time   `json:"time"`
+	Boot   string      `json:"boot,omitempty"`
+	Driver DriverState `json:"driver"`
+	GPUs   []GPUView   `json:"gpus"` // by PCI address
+	// Node holds the faults whose scope is the node or its fabric.
+	Node        []Condition  `json:"node,omitempty"`
+	Counters    Counters     `json:"counters"`
+	Applied     Applied      `json:"applied"`
+	Policy      string       `json:"policy"`
+	Transitions []Transition `json:"transitions,omitempty"` // the last ones, oldest first
+}
+
+// GPUView is one GPU as people see it.
+type GPUView struct {
+	PCI          string      `json:"pci"`
+	UUID         string      `json:"uuid,omitempty"`
+	Index        *int        `json:"index,omitempty"`
+	Name         string      `json:"name,omitempty"`
+	Architecture string      `json:"architecture,omitempty"`
+	Serial       string      `json:"serial,omitempty"`
+	VBIOS        string      `json:"vbios,omitempty"`
+	Minor        *int        `json:"minor,omitempty"`
+	MemoryBytes  uint64      `json:"memoryBytes,omitempty"`
+	Status       Status      `json:"status"`
+	Fresh        bool        `json:"fresh"`
+	Missing      bool        `json:"missing,omitempty"`
+	Recovery     int         `json:"recovery"`             // NVML field 230
+	Conditions   []Condition `json:"conditions,omitempty"` // the visible ones, worst first
+	Xids         []XidCount  `json:"xids,omitempty"`       // since the boot, by code
+}
+
+// Ready reports whether the inventory was attempted: "no driver" and "0 GPUs"
+// are answers.
+func (s *Snapshot) Ready() bool { return s.Driver.Asked }
+
+// GPU is the view of the GPU at an address.
+func (s *Snapshot) GPU(pci string) (*GPUView, bool) {
+	for i := range s.GPUs {
+		if s.GPUs[i].PCI == pci {
+			return &s.GPUs[i], true
+		}
+	}
+	return nil, false
+}
+
+// view is the snapshot of a state.
+func view(s *State) *Snapshot {
+	v := &Snapshot{
+		Seq: s.Seq, Time: s.Time, Boot: s.Boot, Driver: s.Driver, Node: visible(s.Node),
+		Counters: s.Counters, Applied: s.Applied, Policy: s.Policy, Transitions: s.Recent,
+		GPUs: make([]GPUView, len(s.GPUs)),
+	}
+	for i := range s.GPUs {
+		g := &s.GPUs[i]
+		v.GPUs[i] = GPUView{
+			PCI: g.PCI, UUID: g.UUID, Index: g.Index, Name: g.Name, Architecture: g.Architecture, Serial: g.Serial,
+			VBIOS: g.VBIOS, Minor: g.Minor, MemoryBytes: g.MemoryBytes, Status: g.Status(), Fresh: g.Fresh,
+			Missing: g.Missing, Recovery: g.Recovery, Conditions: visible(g.Conditions), Xids: g.Xids,
+		}
+	}
+	return v
+}
+
+func visible(conditions []Condition) []Condition {
+	var seen []Condition
+	for _, c := range conditions {
+		if c.Visible() {
+			seen = append(seen, c)
+		}
+	}
+	slices.SortFunc(seen, Worse)
+	return seen
+}

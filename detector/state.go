@@ -1,0 +1,194 @@
+package detector
+
+import (
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// State is everything that the fold knows. It is never written after it was
+// returned: the next state shares what did not change.
+type State struct {
+	Seq  uint64        `json:"seq"`  // events folded, duplicates left out
+	Time time.Time     `json:"time"` // of the newest event
+	Mono time.Duration `json:"mono,omitempty"`
+	Boot string        `json:"boot,omitempty"`
+
+	Driver DriverState `json:"driver,omitzero"`
+	GPUs   []GPU       `json:"gpus,omitempty"` // by PCI address
+	// Node holds the faults whose scope is the node or its fabric.
+	Node []Condition `json:"node,omitempty"`
+
+	// Folded has, for each <boot>/<source>, the highest number folded: an
+	// observation met again is known by it.
+	Folded   map[string]uint64 `json:"folded,omitempty"`
+	Counters Counters          `json:"counters,omitzero"`
+	Applied  Applied           `json:"applied,omitzero"`
+	Policy   string            `json:"policy,omitempty"` // digest
+	Recent   []Transition      `json:"recent,omitempty"` // the last ones, oldest first
+}
+
+// DriverState is the driver as last seen.
+type DriverState struct {
+	Version string `json:"version,omitempty"`
+	CUDA    string `json:"cuda,omitempty"`
+	Load    string `json:"load,omitempty"`    // identity of this loading
+	Missing string `json:"missing,omitempty"` // why there is none; empty if there is one
+	Asked   bool   `json:"asked,omitempty"`   // an inventory was attempted under this start
+}
+
+// Major is the driver's branch, 570 for "570.195.03"; 0 if unknown.
+func (d DriverState) Major() int {
+	branch, _, _ := strings.Cut(d.Version, ".")
+	n, err := strconv.Atoi(branch)
+	if err != nil {
+		return 0
+	}
+	return n
+}
+
+// GPU is one GPU as the fold knows it.
+type GPU struct {
+	PCI          string `json:"pci"`
+	UUID         string `json:"uuid,omitempty"`
+	Index        *int   `json:"index,omitempty"` // PCI order at the first inventory of the boot
+	Name         string `json:"name,omitempty"`
+	Architecture string `json:"architecture,omitempty"`
+	Serial       string `json:"serial,omitempty"`
+	VBIOS        string `json:"vbios,omitempty"`
+	Minor        *int   `json:"minor,omitempty"`
+	MemoryBytes  uint64 `json:"memoryBytes,omitempty"`
+
+	Fresh    bool `json:"fresh,omitempty"`    // it answers
+	Missing  bool `json:"missing,omitempty"`  // gone from the inventory
+	Recovery int  `json:"recovery,omitempty"` // the action that the driver asks for, NVML field 230
+	Pending  bool `json:"pending,omitempty"`  // a row remap waits
+
+	Conditions []Condition `json:"conditions,omitempty"`
+	Xids       []XidCount  `json:"xids,omitempty"` // by code
+	// Ended has, per reason, the time of the evidence that ended it last:
+	// older signs, arriving late, raise nothing.
+	Ended map[Reason]time.Time `json:"ended,omitempty"`
+	// Merging holds the windows in which two reporters of one Xid are one.
+	Merging []mergeWindow `json:"merging,omitempty"`
+}
+
+// XidCount counts one Xid of one GPU since the boot.
+type XidCount struct {
+	Code  int       `json:"code"`
+	Count uint64    `json:"count"`
+	Last  time.Time `json:"last"`
+}
+
+// Condition is one fault of one GPU, or of the node: from its first sign to
+// the evidence that ends it.
+type Condition struct {
+	Reason Reason   `json:"reason"`
+	Class  Class    `json:"class"`
+	Scope  Scope    `json:"scope"`
+	Effect Effect   `json:"effect,omitempty"`
+	Action Action   `json:"action"`
+	Taint  TaintKey `json:"taint,omitempty"`
+	// Cause is the first sign in words: "Xid 79", "recovery action gpu-reset".
+	Cause string    `json:"cause"`
+	Since time.Time `json:"since"`
+	Last  time.Time `json:"last"` // newest sign
+	Count uint64    `json:"count"`
+	Xids  []int     `json:"xids,omitempty"` // codes that belong to it, by first appearance
+	// Message is the driver's text of the first sign, for people.
+	Message string `json:"message,omitempty"`
+	// Incident identifies this occurrence: the ID of the event that began it.
+	Incident string `json:"incident"`
+
+	// Fact is true while the fault is a fact that a source sees, and not only
+	// something that happened.
+	Fact bool `json:"fact,omitempty"`
+	// Event is true if the fault was told by an event: it ends by evidence.
+	Event bool `json:"event,omitempty"`
+	// Boot and Load are those of the newest sign.
+	Boot string `json:"boot,omitempty"`
+	Load string `json:"load,omitempty"`
+	// Held until this time since boot; nobody sees it before.
+	Held *time.Duration `json:"held,omitempty"`
+	// Quiet is how long after the newest sign it ends by itself; zero: it does not.
+	Quiet time.Duration `json:"quiet,omitempty"`
+}
+
+// Visible reports whether the fault has outlasted its hold.
+func (c Condition) Visible() bool { return c.Held == nil }
+
+// Counters count since the boot.
+type Counters struct {
+	Events map[string]uint64 `json:"events,omitempty"` // by <source>/<kind>
+	Gaps   uint64            `json:"gaps,omitempty"`   // in the kernel log
+	Lost   uint64            `json:"lost,omitempty"`   // kernel-log records
+	// Late counts signs that came after the evidence that ended their fault.
+	Late uint64 `json:"late,omitempty"`
+}
+
+// Applied is what we have done to the cluster, and may undo.
+type Applied struct {
+	// Taint is the node taint that is ours; nil if none.
+	Taint *AppliedTaint `json:"taint,omitempty"`
+}
+
+// AppliedTaint is our node taint. It is remembered before it is written, so
+// that no crash makes ours a stranger's.
+type AppliedTaint struct {
+	Value    string    `json:"value"`
+	Effect   Effect    `json:"effect"`
+	Added    time.Time `json:"added"`    // whole seconds, as the API keeps it
+	Accepted bool      `json:"accepted"` // the API server has it
+	// Earlier ones, oldest first, may still be on the node until this one is
+	// accepted.
+	Earlier []AppliedTaint `json:"earlier,omitempty"`
+}
+
+// maxEarlierTaints bounds what is remembered while the API server accepts none.
+const maxEarlierTaints = 8
+
+// after is the taint t, intended while was stands: one more that may be found on
+// the node. Of too many the oldest stays, for it alone was surely accepted.
+func (t AppliedTaint) after(was *AppliedTaint) *AppliedTaint {
+	switch {
+	case was == nil:
+		return &t
+	case was.Value == t.Value && was.Effect == t.Effect && was.Added.Equal(t.Added):
+		return was
+	}
+	last := *was
+	last.Earlier = nil
+	t.Earlier = append(slices.Clone(was.Earlier), last)
+	if len(t.Earlier) > maxEarlierTaints {
+		t.Earlier = slices.Delete(t.Earlier, 1, 2)
+	}
+	return &t
+}
+
+// gpu gives the place of the GPU at an address, and whether it is there.
+func (s *State) gpu(pci string) (int, bool) {
+	return slices.BinarySearchFunc(s.GPUs, pci, func(g GPU, pci string) int { return strings.Compare(g.PCI, pci) })
+}
+
+// Status answers "is it fit?".
+func (g *GPU) Status() Status {
+	degraded := false
+	for _, c := range g.Conditions {
+		switch {
+		case !c.Visible() || c.Class == Application:
+		case c.Effect.Fences():
+			return Unhealthy
+		default:
+			degraded = true
+		}
+	}
+	switch {
+	case !g.Fresh:
+		return Unknown
+	case degraded:
+		return Degraded
+	default:
+		return Healthy
+	}
+}

@@ -1,0 +1,28 @@
+package detector
+
+import "time"
+
+// Change says what happened to a fault.
+type Change string
+
+// The changes.
+const (
+	Raised  Change = "raised"  // it is visible from now on
+	Cleared Change = "cleared" // evidence has ended it
+	Folded  Change = "folded"  // a sign was put down to another fault
+)
+
+// Transition is one change of what people see, and why.
+type Transition struct {
+	Seq       uint64    `json:"seq"` // of the event
+	Time      time.Time `json:"time"`
+	PCI       string    `json:"pci,omitempty"` // empty: the node
+	UUID      string    `json:"uuid,omitempty"`
+	Condition Reason    `json:"condition"`
+	Status    Change    `json:"status"`
+	Class     Class     `json:"class"`
+	Effect    Effect    `json:"effect"`
+	Action    Action    `json:"action"`
+	Cause     string    `json:"cause"` // what raised, ended or explains it
+	Incident  string    `json:"incident"`
+}

@@ -1,0 +1,128 @@
+package detector
+
+// Class says whose fault it is.
+type Class string
+
+// The classes. An application fault never taints, never evicts and never
+// excuses a failed run: untrusted code can raise it at will.
+const (
+	Application Class = "application"
+	Hardware    Class = "hardware"
+	Link        Class = "link"
+	Driver      Class = "driver"
+	Fabric      Class = "fabric"
+	Information Class = "information"
+)
+
+// Scope says what a fault makes unfit.
+type Scope string
+
+// The scopes, from narrow to wide.
+const (
+	ScopeWorkload Scope = "workload"
+	ScopeInstance Scope = "instance"
+	ScopeGPU      Scope = "gpu"
+	ScopeNode     Scope = "node"
+)
+
+// Effect says what a fault does to scheduling.
+type Effect string
+
+// The effects, from mild to hard.
+const (
+	NoEffect   Effect = ""
+	None       Effect = "None"
+	NoSchedule Effect = "NoSchedule"
+	NoExecute  Effect = "NoExecute"
+)
+
+// Fences reports whether the effect keeps new work away.
+func (e Effect) Fences() bool { return e == NoSchedule || e == NoExecute }
+
+// Harder reports whether e is harder than other.
+func (e Effect) Harder(other Effect) bool { return e.rank() > other.rank() }
+
+func (e Effect) rank() int {
+	switch e {
+	case NoExecute:
+		return 3
+	case NoSchedule:
+		return 2
+	case None:
+		return 1
+	case NoEffect:
+	}
+	return 0
+}
+
+// Action is advice to people.
+type Action string
+
+// The actions.
+const (
+	ActNone           Action = "none"
+	ActWatch          Action = "watch"
+	ActRestartApp     Action = "restart-app"
+	ActResetGPU       Action = "reset-gpu"
+	ActDrainAndReset  Action = "drain-and-reset"
+	ActDrainP2P       Action = "drain-p2p"
+	ActRebootNode     Action = "reboot-node"
+	ActCheckHardware  Action = "check-hardware"
+	ActUpdateSoftware Action = "update-software"
+	ActContactSupport Action = "contact-support"
+)
+
+// Status is the answer to "is this GPU fit?".
+type Status string
+
+// The statuses. A GPU whose readings are older than their freshness is Unknown,
+// never Healthy.
+const (
+	Healthy   Status = "Healthy"
+	Degraded  Status = "Degraded"
+	Unhealthy Status = "Unhealthy"
+	Unknown   Status = "Unknown"
+)
+
+// TaintKey is a device taint key without its domain, gpuvet.dev/<key>.
+type TaintKey string
+
+// The keys.
+const (
+	TaintLost           TaintKey = "lost"
+	TaintResetRequired  TaintKey = "reset-required"
+	TaintRebootRequired TaintKey = "reboot-required"
+	TaintMemory         TaintKey = "memory"
+	TaintLink           TaintKey = "link"
+	TaintThermal        TaintKey = "thermal"
+	TaintUnresponsive   TaintKey = "unresponsive"
+)
+
+// Reason names a fault. A reason never changes once released: it is a taint
+// value, a label value and a word that people search for.
+type Reason string
+
+// The reasons of faults that fence.
+const (
+	GPULost             Reason = "GPULost"
+	ResetRequired       Reason = "ResetRequired"
+	RebootRequired      Reason = "RebootRequired"
+	UncorrectableMemory Reason = "UncorrectableMemory"
+	RowRemapFailed      Reason = "RowRemapFailed"
+	LinkFault           Reason = "LinkFault"
+	ThermalFault        Reason = "ThermalFault"
+	Unresponsive        Reason = "Unresponsive"
+	DriverFault         Reason = "DriverFault"
+	FabricFault         Reason = "FabricFault"
+)
+
+// The reasons of faults that are told and do not fence.
+const (
+	RowRemapPending      Reason = "RowRemapPending"
+	ContainedMemoryError Reason = "ContainedMemoryError"
+	HardwareWarning      Reason = "HardwareWarning"
+	LinkWarning          Reason = "LinkWarning"
+	DriverWarning        Reason = "DriverWarning"
+	FabricWarning        Reason = "FabricWarning"
+	ApplicationFault     Reason = "ApplicationFault"
+)
