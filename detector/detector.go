@@ -152,9 +152,9 @@ func (d *Detector) publish(next *State, transitions []Transition, deadline time.
 
 func (d *Detector) tell(t Transition) {
 	d.log.Info("condition "+string(t.Status),
-		zap.Uint64("seq", t.Seq), zap.String("pci", t.PCI), zap.String("uuid", t.UUID), zap.String("reason", string(t.Condition)),
-		zap.String("class", string(t.Class)), zap.String("effect", string(t.Effect)), zap.String("action", string(t.Action)),
-		zap.String("cause", t.Cause))
+		zap.Uint64("seq", t.Seq), zap.Intp("gpu", t.GPU), zap.String("pci", t.PCI), zap.String("uuid", t.UUID),
+		zap.String("reason", string(t.Condition)), zap.String("cause", t.Cause),
+		zap.String("class", string(t.Class)), zap.String("effect", string(t.Effect)), zap.String("action", string(t.Action)))
 }
 
 // Run fires deadlines and keeps the state and the trail on disk, until ctx

@@ -316,7 +316,7 @@ func (f *folding) tell(pci string, c Condition, change Change, cause string, at 
 		Class: c.Class, Effect: c.Effect, Action: c.Action, Cause: cause, Incident: c.Incident,
 	}
 	if i, ok := f.next.gpu(pci); ok {
-		t.UUID = f.next.GPUs[i].UUID
+		t.UUID, t.GPU = f.next.GPUs[i].UUID, f.next.GPUs[i].Index
 	}
 	f.transitions = append(f.transitions, t)
 }

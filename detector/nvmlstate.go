@@ -161,7 +161,8 @@ func (g *told) tell(f *Facts, at time.Time, heading, kind Kind, value string, fi
 }
 
 // DriverEvents emits the events that the driver reports, until ctx ends. A
-// stream that breaks is opened again after a pause that grows to 5 s.
+// stream that breaks is opened again after a pause that grows to 5 s. refresh
+// asks for the health of a GPU, or with an empty address for the inventory.
 func DriverEvents(ctx context.Context, d nvml.Driver, submit func(context.Context, Event) (*Snapshot, error), refresh func(pci string)) error {
 	pause := 100 * time.Millisecond
 	for {
@@ -184,6 +185,8 @@ func DriverEvents(ctx context.Context, d nvml.Driver, submit func(context.Contex
 		if ctx.Err() != nil || err == nil {
 			return nil
 		}
+		// The driver may have gone, or been loaded again.
+		refresh("")
 		if time.Since(began) > time.Minute {
 			pause = 100 * time.Millisecond
 		}

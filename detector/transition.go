@@ -18,6 +18,7 @@ type Transition struct {
 	Time      time.Time `json:"time"`
 	PCI       string    `json:"pci,omitempty"` // empty: the node
 	UUID      string    `json:"uuid,omitempty"`
+	GPU       *int      `json:"gpu,omitempty"` // index
 	Condition Reason    `json:"condition"`
 	Status    Change    `json:"status"`
 	Class     Class     `json:"class"`

@@ -279,6 +279,14 @@ func TestNodeRightsTakeOwnTaintAndConditionBack(t *testing.T) {
 	}
 }
 
+func TestNodeRightsOnConditionWrittenTwice(t *testing.T) {
+	cluster.AddNode(t, ownNode)
+	copied := `[{"op":"copy","from":"/status/conditions/0","path":"/status/conditions/-"}]`
+	_, err := shipped(t, ownNode).CoreV1().Nodes().
+		Patch(t.Context(), ownNode, types.JSONPatchType, []byte(copied), metav1.PatchOptions{}, "status")
+	expectRefusal(t, err, "tried to change condition Ready")
+}
+
 func TestNodeRightsOnEvents(t *testing.T) {
 	cluster.AddNode(t, ownNode)
 	for _, tt := range []struct {

@@ -31,7 +31,8 @@ type Options struct {
 type Daemon struct {
 	options    Options
 	binary     string
-	dir        string // of state, socket, log and kubeconfig
+	dir        string // of state and log
+	socket     string
 	kubeconfig string
 	address    string // of its HTTP server
 	running    *running
@@ -44,7 +45,8 @@ type running struct {
 }
 
 // Start starts a daemon. It ends with the test at the latest, and its log is
-// shown if the test fails. Start does not wait until it is ready.
+// shown if the test fails. Start does not wait until it is ready. A second one
+// for the same node in the same test shares the state folder of the first.
 func Start(t testing.TB, cluster *kube.Cluster, options Options) *Daemon {
 	t.Helper()
 	binary, err := cluster.DaemonBinary()
@@ -59,7 +61,15 @@ func Start(t testing.TB, cluster *kube.Cluster, options Options) *Daemon {
 	if err != nil {
 		t.Fatal(err)
 	}
-	d := &Daemon{options: options, binary: binary, dir: dir, kubeconfig: kubeconfig, address: freeAddress(t)}
+	// Not below dir: the path of a socket has room for 107 bytes.
+	sockets, err := os.MkdirTemp("/run", "gpuvet-")
+	if err != nil {
+		t.Fatalf("make folder of socket: %v", err)
+	}
+	d := &Daemon{
+		options: options, binary: binary, kubeconfig: kubeconfig, dir: dir,
+		socket: filepath.Join(sockets, "gpuvet.sock"), address: freeAddress(t),
+	}
 	t.Cleanup(func() {
 		if d.running != nil {
 			d.Kill9(t)
@@ -104,7 +114,7 @@ func (d *Daemon) launch(t testing.TB) {
 	}
 	go func() {
 		defer close(life.ended)
-		life.cmd.Wait()
+		_ = life.cmd.Wait() // its state says how it ended
 	}()
 	d.running = life
 }
@@ -138,7 +148,7 @@ func (d *Daemon) Stop(t testing.TB) int {
 
 func (d *Daemon) end(t testing.TB, signal syscall.Signal) int {
 	t.Helper()
-	d.running.cmd.Process.Signal(signal) // too late if it has ended, and then well
+	_ = d.running.cmd.Process.Signal(signal) // too late if it has ended, and then well
 	return d.Wait(t)
 }
 
@@ -168,7 +178,7 @@ func (d *Daemon) Log() string {
 }
 
 // Socket is the path of the local socket, for other commands of gpuvet.
-func (d *Daemon) Socket() string { return filepath.Join(d.dir, "gpuvet.sock") }
+func (d *Daemon) Socket() string { return d.socket }
 
 // Command runs another command of gpuvet, such as "status", and returns what it
 // printed and its exit code.

@@ -84,6 +84,6 @@ func KernelLog(t testing.TB, line string) {
 
 func randomBytes(n int) []byte {
 	b := make([]byte, n)
-	rand.Read(b) // never fails
+	_, _ = rand.Read(b) // never fails
 	return b
 }

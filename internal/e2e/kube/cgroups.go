@@ -210,14 +210,14 @@ func removeGroups(groups []hierarchy) {
 // removeGroup removes an empty group with all below it, deepest first.
 func removeGroup(group string) {
 	var folders []string
-	filepath.WalkDir(group, func(path string, entry fs.DirEntry, err error) error {
+	_ = filepath.WalkDir(group, func(path string, entry fs.DirEntry, err error) error {
 		if err == nil && entry.IsDir() {
 			folders = append(folders, path)
 		}
 		return nil
 	})
 	for _, folder := range slices.Backward(folders) {
-		unix.Rmdir(folder)
+		_ = unix.Rmdir(folder)
 	}
 }
 

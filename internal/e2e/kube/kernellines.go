@@ -42,8 +42,9 @@ func acceptKernelLines() (restore func(), err error) {
 			return // another run still needs it
 		}
 		if before, err := os.ReadFile(keptSwitch); err == nil && len(before) > 0 {
-			os.WriteFile(kernelLineSwitch, before, 0o644) // ends with the newline that the kernel insists on
-			file.Truncate(0)
+			// Read as a whole line: the kernel insists on the newline.
+			_ = os.WriteFile(kernelLineSwitch, before, 0o644)
+			_ = file.Truncate(0)
 		}
 	}, nil
 }

@@ -32,7 +32,7 @@ func launch(name, program, log string, env []string, args ...string) (*process, 
 	}
 	go func() {
 		defer close(p.exited)
-		p.cmd.Wait()
+		_ = p.cmd.Wait() // its state says how it ended
 	}()
 	return p, nil
 }
@@ -49,7 +49,7 @@ func (p *process) alive() error {
 
 // kill ends the process at once and waits until it is gone.
 func (p *process) kill() {
-	p.cmd.Process.Signal(syscall.SIGKILL)
+	_ = p.cmd.Process.Signal(syscall.SIGKILL) // too late if it has ended, and then well
 	<-p.exited
 }
 
@@ -62,7 +62,9 @@ func tail(path string, lines int) string {
 	}
 	defer file.Close()
 	if info, err := file.Stat(); err == nil && info.Size() > enough {
-		file.Seek(-enough, io.SeekEnd)
+		if _, err := file.Seek(-enough, io.SeekEnd); err != nil {
+			return err.Error()
+		}
 	}
 	content, err := io.ReadAll(file)
 	if err != nil {

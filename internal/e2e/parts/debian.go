@@ -16,7 +16,7 @@ func (r recipe) debian(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("make folder for packages: %w", err)
 	}
-	defer os.RemoveAll(work)
+	defer func() { _ = os.RemoveAll(work) }()
 	if err := download(ctx, work); err != nil {
 		return err
 	}

@@ -169,6 +169,6 @@ func forgetOld(cache string) {
 		return err != nil || !info.IsDir() || time.Since(info.ModTime()) < keepFor
 	})
 	for _, entry := range old {
-		os.RemoveAll(filepath.Join(cache, entry.Name()))
+		_ = os.RemoveAll(filepath.Join(cache, entry.Name()))
 	}
 }
