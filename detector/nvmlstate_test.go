@@ -1,0 +1,174 @@
+package detector
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"gpuvet.dev/nvml"
+	"gpuvet.dev/nvml/fake"
+)
+
+// node is a scripted node with the sampler, the facts and the detector on it.
+type node struct {
+	*Detector
+	driver *fake.Driver
+	facts  []string // as emitted, "<index> <kind>"
+}
+
+func newNode(t *testing.T, gpus int) *node {
+	t.Helper()
+	scenario, err := fake.Node("h100", gpus)
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := &node{driver: fake.New(scenario)}
+	var ctx context.Context
+	n.Detector, ctx = running(t, Config{})
+	sampler := nvml.NewSampler(n.driver, nvml.SamplerOptions{})
+	facts := NewFacts(nvml.DefaultFreshness, func(e Event) {
+		index := "node"
+		for i, g := range scenario.GPUs {
+			if g.PCI == e.GPU.PCI {
+				index = fmt.Sprint(i)
+			}
+		}
+		n.facts = append(n.facts, index+" "+string(e.Kind))
+		n.Emit(e)
+	})
+	stopped := make(chan struct{}, 3)
+	run := func(f func()) { go func() { f(); stopped <- struct{}{} }() }
+	sourcing, stop := context.WithCancel(ctx)
+	run(func() { _ = sampler.Run(sourcing, facts.Observe) })
+	run(func() { _ = DriverEvents(sourcing, n.driver, n.Submit, sampler.Refresh) })
+	run(func() {
+		_ = NewKernelLog().Lines(sourcing, "boot-1", n.driver.KernelLines, n.Emit)
+	})
+	t.Cleanup(func() {
+		stop()
+		for range cap(stopped) {
+			<-stopped
+		}
+	})
+	time.Sleep(time.Second)
+	n.facts = nil
+	return n
+}
+
+func (n *node) do(t *testing.T, gpu int, a fake.Action) {
+	t.Helper()
+	if err := n.driver.Apply(fake.Step{GPU: gpu, Do: a}); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func (n *node) statuses() string {
+	var all []string
+	for _, g := range n.Snapshot().GPUs {
+		all = append(all, string(g.Status))
+	}
+	return strings.Join(all, " ")
+}
+
+func (n *node) is(t *testing.T, want string) {
+	t.Helper()
+	if got := n.statuses(); got != want {
+		t.Errorf("GPUs are %s, want %s", got, want)
+	}
+}
+
+func TestFactsAreToldWhenTheyChange(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNode(t, 2)
+		n.is(t, "Healthy Healthy")
+		time.Sleep(time.Hour)
+		if len(n.facts) > 0 {
+			t.Errorf("told though nothing changed: %v", n.facts)
+		}
+		n.do(t, 1, fake.RemapPending(true))
+		time.Sleep(11 * time.Second)
+		n.is(t, "Healthy Degraded")
+		n.do(t, 1, fake.RemapPending(false))
+		time.Sleep(11 * time.Second)
+		n.is(t, "Healthy Healthy")
+		if diff := cmp.Diff([]string{"1 RemapPending", "1 RemapPending"}, n.facts); diff != "" {
+			t.Errorf("(-want +got):\n%s", diff)
+		}
+	})
+}
+
+func TestGPUFallsOffTheBusAndComesBackByReload(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNode(t, 2)
+		n.do(t, 1, fake.Xid{Code: 79})
+		n.do(t, 1, fake.Lost(true))
+		time.Sleep(3 * time.Second)
+		n.is(t, "Healthy Unhealthy")
+		if g := n.Snapshot().GPUs[1]; len(g.Xids) == 0 || g.Xids[0].Code != 79 || g.Xids[0].Count != 1 {
+			t.Errorf("Xids: %+v: the kernel log and NVML told of one", g.Xids)
+		}
+		n.do(t, 1, fake.Lost(false))
+		time.Sleep(30 * time.Second)
+		n.is(t, "Healthy Unhealthy")
+		n.do(t, 0, fake.Reload{})
+		time.Sleep(5 * time.Second)
+		n.is(t, "Healthy Healthy")
+	})
+}
+
+func TestLostWithoutAnXidEndsWhenItAnswers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNode(t, 2)
+		n.do(t, 0, fake.Lost(true))
+		time.Sleep(3 * time.Second)
+		n.is(t, "Unhealthy Healthy")
+		n.do(t, 0, fake.Lost(false))
+		time.Sleep(3 * time.Second)
+		n.is(t, "Healthy Healthy")
+	})
+}
+
+func TestHungGPUIsUnknownThenUnresponsiveThenWell(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNode(t, 2)
+		n.do(t, 0, fake.Hang(5*time.Minute))
+		time.Sleep(15 * time.Second)
+		n.is(t, "Unknown Healthy")
+		time.Sleep(time.Minute)
+		n.is(t, "Unhealthy Healthy")
+		time.Sleep(5 * time.Minute)
+		n.is(t, "Healthy Healthy")
+	})
+}
+
+func TestMissingGPUIsLostUntilItIsListed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNode(t, 2)
+		n.do(t, 1, fake.Missing(true))
+		time.Sleep(time.Minute)
+		n.is(t, "Healthy Unhealthy")
+		n.do(t, 1, fake.Missing(false))
+		time.Sleep(time.Minute)
+		n.is(t, "Healthy Healthy")
+	})
+}
+
+func TestDriverThatGoesLeavesUnknown(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNode(t, 2)
+		n.do(t, 0, fake.Present(false))
+		time.Sleep(10 * time.Second)
+		n.is(t, "Unknown Unknown")
+		if n.Snapshot().Driver.Missing == "" || !n.Snapshot().Ready() {
+			t.Errorf("driver: %+v", n.Snapshot().Driver)
+		}
+		n.do(t, 0, fake.Present(true))
+		time.Sleep(10 * time.Second)
+		n.is(t, "Healthy Healthy")
+	})
+}
