@@ -20,5 +20,5 @@ func main() {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
-	fmt.Println(set.Dir)
+	fmt.Fprintln(os.Stdout, set.Dir)
 }

@@ -181,7 +181,7 @@ func delegateControllers() error {
 		return err
 	}
 	var enable []string
-	for _, name := range strings.Fields(string(names)) {
+	for name := range strings.FieldsSeq(string(names)) {
 		enable = append(enable, "+"+name)
 	}
 	return os.WriteFile(filepath.Join(groupsRoot, "cgroup.subtree_control"), []byte(strings.Join(enable, " ")), 0o644)

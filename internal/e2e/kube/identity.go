@@ -2,6 +2,7 @@ package kube
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -141,8 +142,11 @@ func (c *Cluster) awaitRights(ctx context.Context) error {
 	} {
 		err := c.await(ctx, "policies in force", func() error {
 			err := attempt()
-			if err == nil || !strings.Contains(err.Error(), "ValidatingAdmissionPolicy") {
-				return fmt.Errorf("a write without a node was not refused by a policy: %v", err)
+			switch {
+			case err == nil:
+				return errors.New("a write without a node was not refused")
+			case !strings.Contains(err.Error(), "ValidatingAdmissionPolicy"):
+				return fmt.Errorf("a write without a node was not refused by a policy: %w", err)
 			}
 			return nil
 		})

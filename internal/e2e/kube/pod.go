@@ -7,6 +7,7 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"gpuvet.dev/internal/e2e/parts"
@@ -46,7 +47,10 @@ func (c *Cluster) CreatePod(t testing.TB, p Pod) *corev1.Pod {
 	}
 	t.Cleanup(func() {
 		grace := metav1.DeleteOptions{GracePeriodSeconds: &no}
-		c.admin.CoreV1().Pods("default").Delete(context.WithoutCancel(t.Context()), p.Name, grace)
+		err := c.admin.CoreV1().Pods("default").Delete(context.WithoutCancel(t.Context()), p.Name, grace)
+		if err != nil && !apierrors.IsNotFound(err) { // the test may have removed it
+			t.Errorf("remove pod %s: %v", p.Name, err)
+		}
 	})
 	return created
 }

@@ -21,13 +21,16 @@ import (
 )
 
 func main() {
-	name := filepath.Base(os.Args[0])
+	os.Exit(run(filepath.Base(os.Args[0]))) //nolint:forbidigo // this is a main
+}
+
+func run(name string) int {
 	command := component(name)
 	if command == nil {
 		fmt.Fprintf(os.Stderr, "%s is no component: call this binary by the name of one\n", name)
-		os.Exit(2)
+		return 2
 	}
-	os.Exit(cli.Run(command))
+	return cli.Run(command)
 }
 
 func component(name string) *cobra.Command {

@@ -25,7 +25,7 @@ func (r recipe) debian(ctx context.Context) error {
 		return fmt.Errorf("list packages: %w", err)
 	}
 	for _, file := range packages {
-		if _, err := command(ctx, work, "dpkg", "-x", file, work); err != nil {
+		if err := command(ctx, work, "dpkg", "-x", file, work); err != nil {
 			return err
 		}
 	}
@@ -51,24 +51,22 @@ func (r recipe) debian(ctx context.Context) error {
 // if that is what it takes: it is slow and needs root.
 func download(ctx context.Context, dir string) error {
 	get := []string{"download", "-o", "APT::Sandbox::User=root", "runc", "containernetworking-plugins", "libseccomp2"}
-	if _, err := command(ctx, dir, "apt-get", get...); err == nil {
+	if err := command(ctx, dir, "apt-get", get...); err == nil {
 		return nil
 	}
-	if _, err := command(ctx, dir, "apt-get", "update"); err != nil {
+	if err := command(ctx, dir, "apt-get", "update"); err != nil {
 		return err
 	}
-	_, err := command(ctx, dir, "apt-get", get...)
-	return err
+	return command(ctx, dir, "apt-get", get...)
 }
 
-func command(ctx context.Context, dir, name string, args ...string) ([]byte, error) {
+func command(ctx context.Context, dir, name string, args ...string) error {
 	run := exec.CommandContext(ctx, name, args...)
 	run.Dir = dir
-	out, err := run.CombinedOutput()
-	if err != nil {
-		return nil, fmt.Errorf("%s %s: %w\n%s", name, args[0], err, out)
+	if out, err := run.CombinedOutput(); err != nil {
+		return fmt.Errorf("%s %s: %w\n%s", name, args[0], err, out)
 	}
-	return out, nil
+	return nil
 }
 
 func copyFile(from, to string) error {

@@ -18,9 +18,9 @@ type descriptor struct {
 	Annotations map[string]string `json:"annotations,omitempty"`
 }
 
-// writeImage writes an OCI image archive with one layer, in which program is
+// writeImage writes the archive of [Image] with one layer, in which program is
 // the only file and the entry point. Equal input gives equal bytes.
-func writeImage(w io.Writer, reference string, program []byte) error {
+func writeImage(w io.Writer, program []byte) error {
 	layer, err := archive([]entry{{"app", program}})
 	if err != nil {
 		return fmt.Errorf("write layer: %w", err)
@@ -47,7 +47,7 @@ func writeImage(w io.Writer, reference string, program []byte) error {
 	}
 	manifestBlob := describe("application/vnd.oci.image.manifest.v1+json", manifest)
 	// containerd names the imported image after this annotation of its own.
-	manifestBlob.Annotations = map[string]string{"io.containerd.image.name": reference}
+	manifestBlob.Annotations = map[string]string{"io.containerd.image.name": Image}
 	index, err := json.Marshal(map[string]any{"schemaVersion": 2, "manifests": []descriptor{manifestBlob}})
 	if err != nil {
 		return fmt.Errorf("write image index: %w", err)

@@ -14,7 +14,7 @@ import (
 // containerd follows the same chain on import: index, manifest, config, layer.
 func TestImageIsAChainOfBlobsByDigest(t *testing.T) {
 	var archive bytes.Buffer
-	if err := writeImage(&archive, Image, []byte("program")); err != nil {
+	if err := writeImage(&archive, []byte("program")); err != nil {
 		t.Fatal(err)
 	}
 	files := unpack(t, archive.Bytes())
@@ -41,7 +41,7 @@ func TestImageIsAChainOfBlobsByDigest(t *testing.T) {
 
 func TestImageOfEqualProgramsIsEqual(t *testing.T) {
 	var a, b bytes.Buffer
-	if err := errors.Join(writeImage(&a, Image, []byte("x")), writeImage(&b, Image, []byte("x"))); err != nil {
+	if err := errors.Join(writeImage(&a, []byte("x")), writeImage(&b, []byte("x"))); err != nil {
 		t.Fatal(err)
 	}
 	if !bytes.Equal(a.Bytes(), b.Bytes()) {

@@ -64,13 +64,13 @@ func (r recipe) kubernetes(ctx context.Context) error {
 func (r recipe) linkedVersion() string {
 	major, rest, _ := strings.Cut(r.version, ".")
 	minor, _, _ := strings.Cut(rest, ".")
-	flags := "-s -w"
+	flags := []string{"-s", "-w"}
 	for _, set := range []string{
 		"gitVersion=v" + r.version, "gitMajor=" + major, "gitMinor=" + minor, "gitCommit=e2e", "gitTreeState=clean",
 	} {
-		flags += " -X k8s.io/component-base/version." + set
+		flags = append(flags, "-X k8s.io/component-base/version."+set)
 	}
-	return flags
+	return strings.Join(flags, " ")
 }
 
 func (r recipe) containerd(ctx context.Context) error {
@@ -93,7 +93,7 @@ func (r recipe) image(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("create image archive: %w", err)
 	}
-	return errors.Join(writeImage(archive, Image, content), archive.Close(), os.Remove(program))
+	return errors.Join(writeImage(archive, content), archive.Close(), os.Remove(program))
 }
 
 func (r recipe) bin(name string) string { return filepath.Join(r.dir, "bin", name) }
