@@ -42,13 +42,19 @@ type api struct {
 	after    func(call string)     // it is done, and not yet answered
 }
 
-func newAPI(t *testing.T) *api {
-	t.Helper()
+// newAPI has one node, which others have tainted.
+func newAPI() *api {
 	a := &api{events: map[string]corev1.Event{}, calls: map[string]int{}, watchers: map[chan []byte]bool{}}
 	a.node = &corev1.Node{TypeMeta: metav1.TypeMeta{Kind: "Node", APIVersion: "v1"}, ObjectMeta: metav1.ObjectMeta{Name: nodeName, UID: "u"}}
 	a.node.Spec.Taints = []corev1.Taint{{Key: "dedicated", Value: "ml", Effect: "NoSchedule"}, {Key: "zone", Effect: "NoExecute"}}
 	a.node.Status.Conditions = []corev1.NodeCondition{{Type: "Ready", Status: "True"}}
 	a.bump()
+	return a
+}
+
+// connect serves the API in memory, to the client that it makes.
+func (a *api) connect(t *testing.T) {
+	t.Helper()
 	listener := &pipes{accept: make(chan net.Conn), closed: make(chan struct{})}
 	server := &http.Server{Handler: a}
 	go func() { _ = server.Serve(listener) }()
@@ -70,7 +76,6 @@ func newAPI(t *testing.T) *api {
 		_ = server.Close()
 		transport.CloseIdleConnections()
 	})
-	return a
 }
 
 // bump makes a new version of the node. a.mu is held.

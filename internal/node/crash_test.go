@@ -1,11 +1,83 @@
 package node
 
 import (
+	"errors"
 	"fmt"
 	"net/http"
+	"net/http/httptest"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"syscall"
 	"testing"
 	"time"
+
+	"github.com/google/go-cmp/cmp"
 )
+
+// The same with a real process, disk and SIGKILL: one Event for the fault and
+// one for its end, one taint, and none when it is over.
+func TestKilledDaemonGoesOnWhereItStopped(t *testing.T) {
+	noder := filepath.Join(t.TempDir(), "noder")
+	build := exec.Command("go", "build", "-tags", "faultpoints", "-o", noder, "./testdata/noder")
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("%v: %v\n%s", build, err, out)
+	}
+	for _, c := range []struct{ during, point string }{
+		{"fault", "taint-intended"},
+		{"fault", "taint-patched"},
+		{"fault", "taint-applied"},
+		{"fault", "condition-patched"},
+		{"fault", "event-created"},
+		{"repair", "taint-patched"},
+		{"repair", "condition-patched"},
+		{"repair", "event-created"},
+	} {
+		t.Run(c.during+" "+c.point, func(t *testing.T) {
+			t.Parallel()
+			a := newAPI()
+			server := httptest.NewServer(a)
+			defer server.Close()
+			defer server.CloseClientConnections()
+			folder := t.TempDir()
+			run := func(what, point string) ([]byte, error) {
+				cmd := exec.Command(noder, folder, server.URL, nodeName, what)
+				cmd.Env = append(os.Environ(), "GPUVET_FAULTPOINT="+point)
+				return cmd.CombinedOutput()
+			}
+			others := a.taints()
+			for _, step := range []struct {
+				what   string
+				taints []string
+				status string
+				events int
+			}{
+				{"fault", append(a.taints(), lost), "False", 1},
+				{"repair", others, "True", 2},
+			} {
+				if step.what == c.during {
+					out, err := run(step.what, c.point)
+					var exit *exec.ExitError
+					if !errors.As(err, &exit) || exit.Sys().(syscall.WaitStatus).Signal() != syscall.SIGKILL {
+						t.Fatalf("%s: %v, want it killed\n%s", step.what, err, out)
+					}
+				}
+				if out, err := run(step.what, ""); err != nil {
+					t.Fatalf("%s: %v\n%s", step.what, err, out)
+				}
+				if diff := cmp.Diff(step.taints, a.taints()); diff != "" {
+					t.Errorf("taints after %s (-want +got)\n%s", step.what, diff)
+				}
+				if got := a.condition().Status; string(got) != step.status {
+					t.Errorf("condition after %s is %s, want %s", step.what, got, step.status)
+				}
+				if n := len(a.told()); n != step.events {
+					t.Errorf("%d events after %s, want %d", n, step.what, step.events)
+				}
+			}
+		})
+	}
+}
 
 // A crash at any point leaves a taint that the next life recognises: it is
 // there while the fault is, and gone when the fault is.

@@ -203,6 +203,25 @@ func TestRemovedTaintIsPutBackWithinASecond(t *testing.T) {
 	})
 }
 
+func TestOldNewsFromTheWatchChangesNothing(t *testing.T) {
+	inWorld(t, func(w *world) {
+		w.begin(2)
+		var old []byte
+		w.api.set(func() { old = watchEvent("MODIFIED", w.api.node) })
+		w.xid(0, 79)
+		settle()
+		w.api.written()
+		w.api.set(func() {
+			w.api.calls = map[string]int{}
+			for c := range w.api.watchers {
+				c <- old
+			}
+		})
+		pass(time.Minute)
+		w.want("calls", map[string]int{}, w.api.calls)
+	})
+}
+
 func TestWorseReasonReplacesTheValueInPlace(t *testing.T) {
 	inWorld(t, func(w *world) {
 		w.begin(2)
@@ -358,6 +377,7 @@ func TestRestartOfTheDaemonWritesNothing(t *testing.T) {
 				w.kill()
 				w.api.written()
 				w.start()
+				w.emit(detector.KindBoot, -1, nil)
 				pass(3 * time.Second)
 				w.look(2)
 				pass(20 * time.Second)

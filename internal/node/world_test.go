@@ -48,7 +48,8 @@ type life struct {
 func inWorld(t *testing.T, test func(w *world)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
-		w := &world{T: t, api: newAPI(t), config: DefaultConfig()}
+		w := &world{T: t, api: newAPI(), config: DefaultConfig()}
+		w.api.connect(t)
 		defer w.kill()
 		test(w)
 	})
