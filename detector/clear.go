@@ -1,12 +1,17 @@
 package detector
 
-import "fmt"
+import (
+	"fmt"
+	"slices"
+)
 
 // settle ends the faults for which the evidence is complete.
 func (f *folding) settle() {
-	for i := range f.next.GPUs {
-		g := &f.next.GPUs[i]
-		f.settleGPU(g)
+	for i, g := range f.next.GPUs {
+		over := func(c Condition) bool { return f.evidence(g, c) != "" }
+		if slices.ContainsFunc(g.Conditions, over) {
+			f.settleGPU(f.own(i))
+		}
 	}
 	var kept []Condition
 	for _, c := range f.next.Node {
@@ -16,9 +21,7 @@ func (f *folding) settle() {
 		}
 		kept = append(kept, c)
 	}
-	if len(kept) != len(f.next.Node) {
-		f.next.Node = kept
-	}
+	f.next.Node = kept
 }
 
 func (f *folding) settleGPU(g *GPU) {
@@ -34,9 +37,7 @@ func (f *folding) settleGPU(g *GPU) {
 		}
 		g.end(c.Reason, c.Last)
 	}
-	if len(kept) != len(g.Conditions) {
-		g.Conditions = kept
-	}
+	g.Conditions = kept
 }
 
 // evidence says why a fault of a GPU is over; empty if it is not. Staleness is
@@ -102,7 +103,7 @@ func (f *folding) clearByHand() {
 		return
 	}
 	if i, ok := f.next.gpu(e.GPU.PCI); ok {
-		g := &f.next.GPUs[i]
+		g := f.own(i)
 		g.Conditions = f.without(g, g.Conditions, named, why)
 	}
 }

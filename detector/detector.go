@@ -131,8 +131,8 @@ func (d *Detector) complete(e *Event) {
 
 // publish makes a state the newest snapshot. d.mu is held.
 func (d *Detector) publish(next *State, transitions []Transition, deadline time.Time) *Snapshot {
+	snapshot := nextView(next, d.state, d.current.Load())
 	d.state = next
-	snapshot := view(next)
 	d.current.Store(snapshot)
 	d.folded.Store(time.Now().UnixNano())
 	for _, t := range transitions {

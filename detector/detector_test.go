@@ -52,6 +52,12 @@ func (d *disk) Append(r trail.Record) (bool, error) {
 	return true, nil
 }
 
+func (d *disk) Sync() error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.err
+}
+
 func (d *disk) fail(err error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()

@@ -219,7 +219,8 @@ func (f *folding) place(pci string) (*[]Condition, map[Reason]time.Time) {
 	if !ok {
 		return nil, nil
 	}
-	return &f.next.GPUs[i].Conditions, f.next.GPUs[i].Ended
+	g := f.own(i)
+	return &g.Conditions, g.Ended
 }
 
 // fact folds what NVML says about one GPU.

@@ -54,7 +54,20 @@ type folding struct {
 	policy      *Policy
 	event       Event
 	next        *State
+	owned       []*GPU // GPUs of next that are already its own
 	transitions []Transition
+}
+
+// own gives a GPU to write to: the one of the state before stays as it is.
+func (f *folding) own(i int) *GPU {
+	g := f.next.GPUs[i]
+	if slices.Contains(f.owned, g) {
+		return g
+	}
+	copied := *g
+	f.next.GPUs[i] = &copied
+	f.owned = append(f.owned, &copied)
+	return &copied
 }
 
 func shallow(s *State) *State {
@@ -137,6 +150,10 @@ func (f *folding) fire(due time.Time) {
 		f.next.Mono += due.Sub(f.next.Time)
 		f.next.Time = due
 	}
+	isDue := func(c Condition) bool {
+		at := f.next.due(c)
+		return !at.IsZero() && !at.After(due)
+	}
 	each := func(g *GPU, conditions []Condition) []Condition {
 		var kept []Condition
 		pci := ""
@@ -144,9 +161,8 @@ func (f *folding) fire(due time.Time) {
 			pci = g.PCI
 		}
 		for _, c := range conditions {
-			at := f.next.due(c)
 			switch {
-			case at.IsZero() || at.After(due):
+			case !isDue(c):
 				kept = append(kept, c)
 			case c.Held != nil:
 				c.Held = nil
@@ -161,9 +177,11 @@ func (f *folding) fire(due time.Time) {
 		}
 		return kept
 	}
-	for i := range f.next.GPUs {
-		g := &f.next.GPUs[i]
-		g.Conditions = each(g, g.Conditions)
+	for i, g := range f.next.GPUs {
+		if slices.ContainsFunc(g.Conditions, isDue) {
+			g = f.own(i)
+			g.Conditions = each(g, g.Conditions)
+		}
 	}
 	f.next.Node = each(nil, f.next.Node)
 }
@@ -203,7 +221,7 @@ func (f *folding) apply() {
 	case KindDriverMissing:
 		f.next.Driver.Missing, f.next.Driver.Asked = e.Fields["cause"], true
 		for i := range f.next.GPUs {
-			f.next.GPUs[i].Fresh = false
+			f.own(i).Fresh = false
 		}
 	case KindPolicy:
 		f.next.Policy = e.Fields["digest"]
@@ -229,9 +247,9 @@ func (f *folding) boot() {
 		maps.DeleteFunc(s.Folded, func(key string, _ uint64) bool { return key != series })
 		s.Driver.Load = ""
 		// A GPU that was well and is not there any more was taken out.
-		s.GPUs = slices.DeleteFunc(s.GPUs, func(g GPU) bool { return len(g.Conditions) == 0 })
+		s.GPUs = slices.DeleteFunc(s.GPUs, func(g *GPU) bool { return len(g.Conditions) == 0 })
 		for i := range s.GPUs {
-			g := &s.GPUs[i]
+			g := f.own(i)
 			g.Xids, g.Merging, g.Index, g.Missing, g.Recovery, g.Pending = nil, nil, nil, false, 0, false
 			g.Conditions = afterBoot(g.Conditions)
 		}
@@ -239,7 +257,7 @@ func (f *folding) boot() {
 	}
 	s.Driver.Asked = false
 	for i := range s.GPUs {
-		s.GPUs[i].Fresh = false
+		f.own(i).Fresh = false
 	}
 }
 
@@ -262,7 +280,7 @@ func (f *folding) driverLoaded() {
 	load := e.Fields["load"]
 	if s.Driver.Load != load {
 		for i := range s.GPUs {
-			g := &s.GPUs[i]
+			g := f.own(i)
 			// What happened before the first look happened under this loading,
 			// as far as anyone knows.
 			if s.Driver.Load == "" {
@@ -342,9 +360,9 @@ func (f *folding) at() *GPU {
 		if len(f.next.GPUs) >= maxGPUs {
 			return nil
 		}
-		f.next.GPUs = slices.Insert(f.next.GPUs, i, GPU{PCI: pci, UUID: f.event.GPU.UUID})
+		f.next.GPUs = slices.Insert(f.next.GPUs, i, &GPU{PCI: pci})
 	}
-	g := &f.next.GPUs[i]
+	g := f.own(i)
 	g.UUID = cmp.Or(g.UUID, f.event.GPU.UUID)
 	return g
 }

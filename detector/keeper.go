@@ -20,9 +20,11 @@ type Store interface {
 	Save(payload []byte) error
 }
 
-// History keeps what happened. Append says whether the record was new.
+// History keeps what happened. Append says whether the record was new; Sync
+// returns when all that was appended is on disk.
 type History interface {
 	Append(r trail.Record) (bool, error)
+	Sync() error
 }
 
 // Cursor is how far a reader has come: in the kernel log of a boot, or in the
@@ -221,22 +223,25 @@ func (k *keeper) history() {
 	k.mu.Unlock()
 	for _, entry := range backlog {
 		faultpoint.Hit("folded")
-		err := k.append(entry)
-		k.mu.Lock()
-		if err != nil {
-			k.report.TrailLost++
-			if k.report.TrailError == "" {
-				k.log.Warn("trail does not take records; detection goes on", zap.Error(err))
-			}
-			k.report.TrailError = err.Error()
-		} else {
-			if k.report.TrailError != "" {
-				k.log.Info("trail takes records again", zap.Uint64("lost", k.report.TrailLost))
-			}
-			k.report.TrailError = ""
-		}
-		k.mu.Unlock()
+		k.trailed(k.append(entry))
 	}
+}
+
+// trailed notes how the trail took something.
+func (k *keeper) trailed(err error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if err == nil {
+		if k.report.TrailError != "" {
+			k.log.Info("trail takes records again", zap.Uint64("lost", k.report.TrailLost))
+		}
+		k.report.TrailError = ""
+		return
+	}
+	if k.report.TrailError == "" {
+		k.log.Warn("trail does not take records; detection goes on", zap.Error(err))
+	}
+	k.report.TrailError = err.Error()
 }
 
 func (k *keeper) append(entry trailEntry) error {
@@ -244,7 +249,11 @@ func (k *keeper) append(entry trailEntry) error {
 	if err != nil {
 		return fmt.Errorf("encode %s: %w", entry.id, err)
 	}
-	_, err = k.trail.Append(trail.Record{ID: entry.id, Kind: entry.kind, Time: entry.at, Data: data})
+	if _, err = k.trail.Append(trail.Record{ID: entry.id, Kind: entry.kind, Time: entry.at, Data: data}); err != nil {
+		k.mu.Lock()
+		k.report.TrailLost++
+		k.mu.Unlock()
+	}
 	return err
 }
 
@@ -262,6 +271,11 @@ func (k *keeper) save() bool {
 		return true
 	}
 	payload, err := json.Marshal(Saved{State: state, Cursors: cursors})
+	if err == nil && k.trail != nil {
+		// A place in the trail must not outlive the records up to it. If they
+		// cannot be put on disk, the state is saved all the same.
+		k.trailed(k.trail.Sync())
+	}
 	if err == nil {
 		err = k.store.Save(payload)
 	}

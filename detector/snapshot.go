@@ -55,14 +55,21 @@ func (s *Snapshot) GPU(pci string) (*GPUView, bool) {
 }
 
 // view is the snapshot of a state.
-func view(s *State) *Snapshot {
+func view(s *State) *Snapshot { return nextView(s, &State{}, &Snapshot{}) }
+
+// nextView is the snapshot of a state that follows another: what did not
+// change is shared with the snapshot before.
+func nextView(s, before *State, seen *Snapshot) *Snapshot {
 	v := &Snapshot{
 		Seq: s.Seq, Time: s.Time, Boot: s.Boot, Driver: s.Driver, Node: visible(s.Node),
 		Counters: s.Counters, Applied: s.Applied, Policy: s.Policy, Transitions: s.Recent,
 		GPUs: make([]GPUView, len(s.GPUs)),
 	}
-	for i := range s.GPUs {
-		g := &s.GPUs[i]
+	for i, g := range s.GPUs {
+		if i < len(before.GPUs) && before.GPUs[i] == g {
+			v.GPUs[i] = seen.GPUs[i]
+			continue
+		}
 		v.GPUs[i] = GPUView{
 			PCI: g.PCI, UUID: g.UUID, Index: g.Index, Name: g.Name, Architecture: g.Architecture, Serial: g.Serial,
 			VBIOS: g.VBIOS, Minor: g.Minor, MemoryBytes: g.MemoryBytes, Status: g.Status(), Fresh: g.Fresh,

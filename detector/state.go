@@ -16,7 +16,7 @@ type State struct {
 	Boot string        `json:"boot,omitempty"`
 
 	Driver DriverState `json:"driver,omitzero"`
-	GPUs   []GPU       `json:"gpus,omitempty"` // by PCI address
+	GPUs   []*GPU      `json:"gpus,omitempty"` // by PCI address
 	// Node holds the faults whose scope is the node or its fabric.
 	Node []Condition `json:"node,omitempty"`
 
@@ -168,7 +168,7 @@ func (t AppliedTaint) after(was *AppliedTaint) *AppliedTaint {
 
 // gpu gives the place of the GPU at an address, and whether it is there.
 func (s *State) gpu(pci string) (int, bool) {
-	return slices.BinarySearchFunc(s.GPUs, pci, func(g GPU, pci string) int { return strings.Compare(g.PCI, pci) })
+	return slices.BinarySearchFunc(s.GPUs, pci, func(g *GPU, pci string) int { return strings.Compare(g.PCI, pci) })
 }
 
 // Status answers "is it fit?".
