@@ -264,7 +264,7 @@ func (a *api) serve(call string, r *http.Request) (any, int, string) {
 		}
 		a.bump()
 	}
-	return a.node, 200, ""
+	return a.node.DeepCopy(), 200, ""
 }
 
 // patchTaints applies a JSON patch to the list of taints. a.mu is held.
