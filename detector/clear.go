@@ -35,7 +35,7 @@ func (f *folding) settleGPU(g *GPU) {
 		if c.Visible() {
 			f.tell(g.PCI, c, Cleared, why, f.event.Time)
 		}
-		g.end(c.Reason, c.Last)
+		g.end(c)
 	}
 	g.Conditions = kept
 }
@@ -90,7 +90,8 @@ func (f *folding) renewed(c Condition) string {
 }
 
 // clearByHand ends the faults of one GPU, or those of the node, that a person
-// names. A fact that still stands is told again only when it changes.
+// names. What is a fact stays one until its source says otherwise, except where
+// only a person can say that it does not matter any more.
 func (f *folding) clearByHand() {
 	e := &f.event
 	why := "by hand"
@@ -102,23 +103,37 @@ func (f *folding) clearByHand() {
 		f.next.Node = f.without(nil, f.next.Node, named, why)
 		return
 	}
-	if i, ok := f.next.gpu(e.GPU.PCI); ok {
-		g := f.own(i)
-		g.Conditions = f.without(g, g.Conditions, named, why)
+	i, ok := f.next.gpu(e.GPU.PCI)
+	if !ok {
+		return
 	}
+	g := f.own(i)
+	g.Conditions = slices.Clone(g.Conditions)
+	for i := range g.Conditions {
+		c := &g.Conditions[i]
+		if named(*c) && c.Fact && f.policy.Reasons[c.Reason].Clear == ClearHand {
+			c.Fact = false
+			g.Waived = append(slices.Clone(g.Waived), c.Reason)
+		}
+		if named(*c) && c.Fact {
+			c.Event = false // what is left of it ends with the fact
+		}
+	}
+	g.Conditions = f.without(g, g.Conditions, func(c Condition) bool { return named(c) && !c.Fact }, why)
 }
 
-func (f *folding) without(g *GPU, conditions []Condition, named func(Condition) bool, why string) []Condition {
+// without ends the faults that over names; g is nil for those of the node.
+func (f *folding) without(g *GPU, conditions []Condition, over func(Condition) bool, why string) []Condition {
 	var kept []Condition
 	for _, c := range conditions {
-		if !named(c) {
+		if !over(c) {
 			kept = append(kept, c)
 			continue
 		}
 		pci := ""
 		if g != nil {
 			pci = g.PCI
-			g.end(c.Reason, f.event.Time)
+			g.end(c)
 		}
 		if c.Visible() {
 			f.tell(pci, c, Cleared, why, f.event.Time)

@@ -33,7 +33,6 @@ type Detector struct {
 	keeper *keeper
 
 	current atomic.Pointer[Snapshot]
-	folded  atomic.Int64 // wall time of the last completed fold, ns
 
 	mu       sync.Mutex
 	state    *State
@@ -63,9 +62,10 @@ func New(c Config) *Detector {
 	}
 	d := &Detector{
 		policy: c.Policy, boot: c.Boot, epoch: time.Now().Add(-c.Uptime), log: c.Log,
-		state: c.Saved.State, deadline: c.Saved.State.deadline(),
+		state:   c.Saved.State,
 		changed: make(chan struct{}), wake: make(chan struct{}, 1),
 	}
+	d.deadline = d.state.deadline(d.state.Time, d.state.Mono)
 	d.keeper = newKeeper(c)
 	d.current.Store(view(c.Saved.State))
 	return d
@@ -106,7 +106,7 @@ func (d *Detector) take(e Event) (*Snapshot, uint64) {
 		return d.current.Load(), d.keeper.version()
 	}
 	version := d.keeper.keep(next, &e, transitions)
-	return d.publish(next, transitions, deadline), version
+	return d.publish(next, deadline), version
 }
 
 // complete fills in what a source leaves to us.
@@ -114,13 +114,13 @@ func (d *Detector) complete(e *Event) {
 	if e.Time.IsZero() {
 		e.Time = time.Now()
 	}
-	e.Time = e.Time.Round(0)
 	if e.Boot == "" {
 		e.Boot = d.boot
 	}
 	if e.Mono == 0 {
 		e.Mono = max(e.Time.Sub(d.epoch), 1)
 	}
+	e.Time = e.Time.Round(0) // from here on the wall clock alone
 	if e.ID == "" {
 		// The clock keeps numbers growing even if the state was lost and the
 		// trail was not.
@@ -130,14 +130,10 @@ func (d *Detector) complete(e *Event) {
 }
 
 // publish makes a state the newest snapshot. d.mu is held.
-func (d *Detector) publish(next *State, transitions []Transition, deadline time.Time) *Snapshot {
+func (d *Detector) publish(next *State, deadline time.Time) *Snapshot {
 	snapshot := nextView(next, d.state, d.current.Load())
 	d.state = next
 	d.current.Store(snapshot)
-	d.folded.Store(time.Now().UnixNano())
-	for _, t := range transitions {
-		d.tell(t)
-	}
 	if !deadline.Equal(d.deadline) {
 		d.deadline = deadline
 		select {
@@ -150,29 +146,22 @@ func (d *Detector) publish(next *State, transitions []Transition, deadline time.
 	return snapshot
 }
 
-func (d *Detector) tell(t Transition) {
-	d.log.Info("condition "+string(t.Status),
-		zap.Uint64("seq", t.Seq), zap.Intp("gpu", t.GPU), zap.String("pci", t.PCI), zap.String("uuid", t.UUID),
-		zap.String("reason", string(t.Condition)), zap.String("cause", t.Cause),
-		zap.String("class", string(t.Class)), zap.String("effect", string(t.Effect)), zap.String("action", string(t.Action)))
-}
-
 // Run fires deadlines and keeps the state and the trail on disk, until ctx
 // ends. On the way out it saves what is not yet saved.
 func (d *Detector) Run(ctx context.Context) error {
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	wg.Go(func() { d.keeper.run(ctx) })
-	timer := time.NewTimer(time.Hour)
+	timer := time.NewTimer(longestWait)
 	defer timer.Stop()
 	for {
 		d.expire()
 		d.mu.Lock()
 		due := d.deadline
 		d.mu.Unlock()
-		wait := time.Hour
+		wait := longestWait
 		if !due.IsZero() {
-			wait = max(time.Until(due), 0)
+			wait = min(wait, max(time.Until(due), 0))
 		}
 		timer.Reset(wait)
 		select {
@@ -184,17 +173,24 @@ func (d *Detector) Run(ctx context.Context) error {
 	}
 }
 
+// longestWait is how often deadlines are looked at in any case: the wall clock
+// may have been set.
+const longestWait = 15 * time.Second
+
 func (d *Detector) expire() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	now := time.Now().Round(0)
-	if d.deadline.IsZero() || d.deadline.After(now) {
-		d.folded.Store(now.UnixNano())
+	if d.deadline.IsZero() {
 		return
 	}
-	next, transitions, deadline := expire(d.state, d.policy, now, now.Sub(d.epoch))
+	now := time.Now()
+	next, transitions, deadline := expire(d.state, d.policy, now.Round(0), max(now.Sub(d.epoch), 1))
+	d.deadline = deadline
+	if len(transitions) == 0 {
+		return
+	}
 	d.keeper.keep(next, nil, transitions)
-	d.publish(next, transitions, deadline)
+	d.publish(next, deadline)
 }
 
 // Watch yields the newest snapshot, and again each time there is a newer one,

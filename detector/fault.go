@@ -164,7 +164,7 @@ func (f *folding) raise(pci string, v Verdict, cause, message string, fact bool)
 	if conditions == nil {
 		return
 	}
-	if end, ok := ended[v.Reason]; ok && !e.Time.After(end) {
+	if end, ok := ended[v.Reason]; ok && e.Mono <= end {
 		f.next.Counters.Late++
 		return
 	}
@@ -182,6 +182,7 @@ func (f *folding) raise(pci string, v Verdict, cause, message string, fact bool)
 	if e.Time.After(c.Last) {
 		c.Last = e.Time
 	}
+	c.Mono = max(c.Mono, e.Mono)
 	c.Count++
 	c.Boot, c.Load = f.next.Boot, f.next.Driver.Load
 	c.Fact, c.Event = c.Fact || fact, c.Event || !fact
@@ -211,7 +212,7 @@ func (f *folding) begin(v Verdict, row Row, cause, message string) Condition {
 }
 
 // place is the list of faults at an address, or the node's.
-func (f *folding) place(pci string) (*[]Condition, map[Reason]time.Time) {
+func (f *folding) place(pci string) (*[]Condition, map[Reason]time.Duration) {
 	if pci == "" {
 		return &f.next.Node, nil
 	}
@@ -282,10 +283,15 @@ func integer(s string) *int {
 }
 
 func (f *folding) level(g *GPU, on bool, v Verdict, cause string) {
-	if on {
-		f.raise(g.PCI, v, cause, "", true)
-	} else {
+	waived := slices.Index(g.Waived, v.Reason)
+	switch {
+	case !on:
 		f.lower(g, v.Reason)
+		if waived >= 0 {
+			g.Waived = slices.Delete(slices.Clone(g.Waived), waived, waived+1)
+		}
+	case waived < 0:
+		f.raise(g.PCI, v, cause, "", true)
 	}
 }
 
@@ -320,10 +326,10 @@ func with(codes []int, code int) []int {
 	return append(slices.Clone(codes), code)
 }
 
-// end notes when a fault ended, so that older signs raise nothing.
-func (g *GPU) end(reason Reason, at time.Time) {
-	ended := make(map[Reason]time.Time, len(g.Ended)+1)
+// end notes that a fault ended, so that older signs raise nothing.
+func (g *GPU) end(c Condition) {
+	ended := make(map[Reason]time.Duration, len(g.Ended)+1)
 	maps.Copy(ended, g.Ended)
-	ended[reason] = at
+	ended[c.Reason] = c.Mono
 	g.Ended = ended
 }

@@ -28,7 +28,7 @@ const (
 func fold(s *State, p *Policy, e Event) (*State, []Transition, time.Time) {
 	f := &folding{policy: p, event: e, next: shallow(s)}
 	if f.seen() {
-		return s, nil, s.deadline()
+		return s, nil, s.deadline(s.Time, s.Mono)
 	}
 	f.advance()
 	f.next.Seq++
@@ -36,7 +36,7 @@ func fold(s *State, p *Policy, e Event) (*State, []Transition, time.Time) {
 	f.apply()
 	f.settle()
 	f.remember()
-	return f.next, f.transitions, f.next.deadline()
+	return f.next, f.transitions, f.next.deadline(f.next.Time, f.next.Mono)
 }
 
 // expire fires the deadlines up to a time, as the next event would.
@@ -45,7 +45,7 @@ func expire(s *State, p *Policy, at time.Time, mono time.Duration) (*State, []Tr
 	f.advance()
 	f.settle()
 	f.remember()
-	return f.next, f.transitions, f.next.deadline()
+	return f.next, f.transitions, f.next.deadline(f.next.Time, f.next.Mono)
 }
 
 // folding is one fold under way. next is the state being built: its slices and
@@ -92,50 +92,64 @@ func (f *folding) seen() bool {
 	return false
 }
 
-// advance moves the clock to the event, firing deadlines on the way. A late
-// event does not turn the clock back.
+// advance moves the clocks to the event, firing deadlines on the way. A late
+// event turns neither back: a wall clock that was set back stands still until
+// it has caught up, while the clock since boot goes on.
 func (f *folding) advance() {
-	now, mono := f.event.Time, f.event.Mono
+	e, s := &f.event, f.next
+	now, mono := s.Time, s.Mono
+	if e.Time.After(now) {
+		now = e.Time
+	}
+	renewed := s.Boot != "" && e.Boot != s.Boot
+	switch {
+	case renewed:
+		// The clock of the boot before has ended.
+	case e.Mono != 0:
+		mono = max(mono, e.Mono)
+	default:
+		// A saved log may not tell it; time passes all the same.
+		mono += now.Sub(s.Time)
+	}
 	for {
-		due := f.next.deadline()
+		due := s.deadline(now, mono)
 		if due.IsZero() || due.After(now) {
 			break
 		}
-		f.fire(due)
+		f.fire(due, now, mono)
 	}
-	if !now.After(f.next.Time) {
-		return
+	s.Time, s.Mono = now, mono
+	if renewed {
+		s.Mono = e.Mono
 	}
-	if mono == 0 {
-		// A saved log may not tell it; time passes all the same.
-		mono = f.next.Mono + now.Sub(f.next.Time)
+	if s.Boot == "" {
+		s.Boot = e.Boot
 	}
-	f.next.Time, f.next.Mono = now, mono
 }
 
-// deadline is the earliest time at which something changes by itself; zero if
-// nothing will.
-func (s *State) deadline() time.Time {
+// deadline is the earliest time at which something changes by itself, as the
+// clocks stand; zero if nothing will.
+func (s *State) deadline(now time.Time, mono time.Duration) time.Time {
 	var first time.Time
 	note := func(conditions []Condition) {
 		for _, c := range conditions {
-			if due := s.due(c); !due.IsZero() && (first.IsZero() || due.Before(first)) {
+			if due := c.due(now, mono); !due.IsZero() && (first.IsZero() || due.Before(first)) {
 				first = due
 			}
 		}
 	}
-	for i := range s.GPUs {
-		note(s.GPUs[i].Conditions)
+	for _, g := range s.GPUs {
+		note(g.Conditions)
 	}
 	note(s.Node)
 	return first
 }
 
 // due is when a condition becomes visible or ends by itself. Holds run on the
-// clock since boot, and are told here on the wall clock as it stands.
-func (s *State) due(c Condition) time.Time {
+// clock since boot, and are told on the wall clock as both stand.
+func (c *Condition) due(now time.Time, mono time.Duration) time.Time {
 	if c.Held != nil {
-		return s.Time.Add(*c.Held - s.Mono)
+		return now.Add(*c.Held - mono)
 	}
 	if c.Quiet > 0 && !c.Fact {
 		return c.Last.Add(c.Quiet)
@@ -144,22 +158,14 @@ func (s *State) due(c Condition) time.Time {
 }
 
 // fire lets everything happen that is due at one moment.
-func (f *folding) fire(due time.Time) {
+func (f *folding) fire(due, now time.Time, mono time.Duration) {
 	f.next.Seq++
-	if due.After(f.next.Time) {
-		f.next.Mono += due.Sub(f.next.Time)
-		f.next.Time = due
-	}
 	isDue := func(c Condition) bool {
-		at := f.next.due(c)
+		at := c.due(now, mono)
 		return !at.IsZero() && !at.After(due)
 	}
-	each := func(g *GPU, conditions []Condition) []Condition {
+	each := func(g *GPU, pci string, conditions []Condition) []Condition {
 		var kept []Condition
-		pci := ""
-		if g != nil {
-			pci = g.PCI
-		}
 		for _, c := range conditions {
 			switch {
 			case !isDue(c):
@@ -171,7 +177,7 @@ func (f *folding) fire(due time.Time) {
 			default:
 				f.tell(pci, c, Cleared, fmt.Sprintf("quiet for %s", c.Quiet), due)
 				if g != nil {
-					g.end(c.Reason, c.Last)
+					g.end(c)
 				}
 			}
 		}
@@ -180,10 +186,12 @@ func (f *folding) fire(due time.Time) {
 	for i, g := range f.next.GPUs {
 		if slices.ContainsFunc(g.Conditions, isDue) {
 			g = f.own(i)
-			g.Conditions = each(g, g.Conditions)
+			g.Conditions = each(g, g.PCI, g.Conditions)
 		}
 	}
-	f.next.Node = each(nil, f.next.Node)
+	if slices.ContainsFunc(f.next.Node, isDue) {
+		f.next.Node = each(nil, "", f.next.Node)
+	}
 }
 
 // count keeps the number of events by source and kind.
@@ -250,7 +258,7 @@ func (f *folding) boot() {
 		s.GPUs = slices.DeleteFunc(s.GPUs, func(g *GPU) bool { return len(g.Conditions) == 0 })
 		for i := range s.GPUs {
 			g := f.own(i)
-			g.Xids, g.Merging, g.Index, g.Missing, g.Recovery, g.Pending = nil, nil, nil, false, 0, false
+			g.Ended, g.Xids, g.Merging, g.Index, g.Missing, g.Recovery, g.Pending = nil, nil, nil, nil, false, 0, false
 			g.Conditions = afterBoot(g.Conditions)
 		}
 		s.Node = afterBoot(s.Node)

@@ -278,8 +278,16 @@ func TestResetClassFaultEndsByEvidenceOnly(t *testing.T) {
 			s.fold(Event{Source: SourceState, Kind: KindDriverMissing, Time: at(11), Fields: map[string]string{"cause": "x"}})
 		}, nil},
 		{"by hand", func(s *script) {
+			s.gpu(9, gpuA, KindGPUBack, nil)
 			s.fold(Event{Source: SourceHand, Kind: KindClear, Time: at(10), GPU: Device{PCI: gpuA}, Fields: map[string]string{"author": "ada"}})
 		}, []string{gpuA + " GPULost cleared: by hand (ada)"}},
+		{"by hand while NVML still says so", func(s *script) {
+			s.fold(Event{Source: SourceHand, Kind: KindClear, Time: at(10), GPU: Device{PCI: gpuA}})
+		}, nil},
+		{"by hand while NVML still says so, and then not", func(s *script) {
+			s.fold(Event{Source: SourceHand, Kind: KindClear, Time: at(10), GPU: Device{PCI: gpuA}})
+			s.well(11, gpuA)
+		}, []string{gpuA + " GPULost cleared: the driver no longer says so"}},
 		{"by hand, another reason", func(s *script) {
 			s.fold(Event{Source: SourceHand, Kind: KindClear, Time: at(10), GPU: Device{PCI: gpuA}, Fields: map[string]string{"reason": "LinkFault"}})
 		}, nil},
@@ -435,6 +443,68 @@ func TestAnotherGPUAtTheAddressStartsClean(t *testing.T) {
 	s.well(9, gpuA)
 	s.says(gpuA+" RowRemapFailed raised: no spare row is left", gpuA+" RowRemapFailed cleared: another GPU is at this address")
 	s.status(gpuA, Healthy)
+}
+
+func TestFactThatAPersonWaivedStaysWaivedUntilItEnds(t *testing.T) {
+	failed := func(s *script, seconds float64, is string) {
+		s.gpu(seconds, gpuA, KindRemapFailed, map[string]string{"failed": is})
+	}
+	s := newScript(t)
+	s.driver(1, "a")
+	failed(s, 2, "true")
+	s.fold(Event{Source: SourceHand, Kind: KindClear, Time: at(3), GPU: Device{PCI: gpuA}})
+	s.start(4, "boot-1")
+	failed(s, 5, "true")
+	s.says(gpuA+" RowRemapFailed raised: no spare row is left", gpuA+" RowRemapFailed cleared: by hand")
+	failed(s, 6, "false")
+	failed(s, 7, "true")
+	s.says(gpuA + " RowRemapFailed raised: no spare row is left")
+}
+
+func TestWallClockThatIsSetHidesNoFaultAndHurriesNone(t *testing.T) {
+	const hour = 3600
+	event := func(wall, mono float64, kind Kind) Event {
+		return Event{
+			Source: SourceState, Kind: kind, Time: at(wall), Mono: time.Hour + time.Duration(mono*float64(time.Second)),
+			GPU: Device{PCI: gpuA},
+		}
+	}
+	t.Run("back", func(t *testing.T) {
+		s := newScript(t)
+		s.driver(1, "a")
+		s.xid(2, gpuA, 119, "x")
+		s.driver(3, "b")
+		s.told = nil
+		e := event(10-hour, 10, KindXid)
+		e.Source, e.Xid = SourceKernelLog, &Report{Code: 119}
+		s.fold(e)
+		s.says(gpuA + " ResetRequired raised: Xid 119")
+	})
+	t.Run("back, while a fault is held", func(t *testing.T) {
+		s := newScript(t)
+		s.driver(1, "a")
+		s.fold(event(10, 10, KindUnresponsive))
+		s.fold(event(80-hour, 80, KindStale))
+		s.says(gpuA + " Unresponsive raised: driver calls do not return")
+	})
+	t.Run("forward, while a fault is held", func(t *testing.T) {
+		s := newScript(t)
+		s.driver(1, "a")
+		s.fold(event(10, 10, KindUnresponsive))
+		s.fold(event(20+hour, 20, KindStale))
+		s.says()
+	})
+	t.Run("back, by a reboot", func(t *testing.T) {
+		s := newScript(t)
+		s.driver(1, "a")
+		s.xid(2, gpuA, 119, "x")
+		s.driver(3, "b")
+		s.start(-hour, "boot-2")
+		s.driver(1-hour, "c")
+		s.told = nil
+		s.xid(2-hour, gpuA, 119, "x")
+		s.says(gpuA + " ResetRequired raised: Xid 119")
+	})
 }
 
 func TestFatalSXidIsAFaultOfTheNode(t *testing.T) {

@@ -121,21 +121,17 @@ func (k *keeper) keep(s *State, e *Event, transitions []Transition) uint64 {
 	defer k.mu.Unlock()
 	k.state = s
 	k.last++
-	if k.trail != nil {
-		entry := trailEntry{entry: Entry{Event: e, Transitions: transitions}}
-		if e != nil {
-			entry.id, entry.kind, entry.at = e.ID, string(e.Kind), e.Time
-		} else {
-			entry.id = fmt.Sprintf("%s/deadline/%d", s.Boot, s.Seq)
-			entry.kind, entry.at = string(KindDeadline), s.Time
-		}
-		switch {
-		case e == nil && len(transitions) == 0:
-		case len(k.backlog) < maxBacklog:
-			k.backlog = append(k.backlog, entry)
-		default:
-			k.report.TrailLost++
-		}
+	entry := trailEntry{entry: Entry{Event: e, Transitions: transitions}}
+	if e != nil {
+		entry.id, entry.kind, entry.at = e.ID, string(e.Kind), e.Time
+	} else {
+		entry.id = fmt.Sprintf("%s/deadline/%d", s.Boot, s.Seq)
+		entry.kind, entry.at = string(KindDeadline), s.Time
+	}
+	if len(k.backlog) < maxBacklog {
+		k.backlog = append(k.backlog, entry)
+	} else {
+		k.report.TrailLost++
 	}
 	k.poke()
 	return k.last
@@ -223,8 +219,22 @@ func (k *keeper) history() {
 	k.mu.Unlock()
 	for _, entry := range backlog {
 		faultpoint.Hit("folded")
-		k.trailed(k.append(entry))
+		for _, t := range entry.entry.Transitions {
+			k.tell(t)
+		}
+		if k.trail != nil {
+			k.trailed(k.append(entry))
+		}
 	}
+}
+
+// tell logs what changed for people. It is done here, where nobody waits: the
+// log may be a pipe that is full.
+func (k *keeper) tell(t Transition) {
+	k.log.Info("condition "+string(t.Status),
+		zap.Uint64("seq", t.Seq), zap.Intp("gpu", t.GPU), zap.String("pci", t.PCI), zap.String("uuid", t.UUID),
+		zap.String("reason", string(t.Condition)), zap.String("cause", t.Cause),
+		zap.String("class", string(t.Class)), zap.String("effect", string(t.Effect)), zap.String("action", string(t.Action)))
 }
 
 // trailed notes how the trail took something.

@@ -97,15 +97,21 @@ func (k *KernelLog) Lines(ctx context.Context, boot string, lines func(context.C
 	k.open.Store(true)
 	defer k.open.Store(false)
 	k.catchUp()
+	var last uint64
 	return lines(ctx, func(at time.Time, text string) {
 		k.records.Add(1)
 		line, _, ok := k.joiner.Next([]byte(text))
 		if !ok {
 			return
 		}
-		// A scripted log has no sequence numbers; the detector gives them.
+		// A script has no sequence numbers, and must not use those of the real
+		// log beside it.
+		last = max(last+1, uint64(at.UnixNano()))
 		e := FromLine(line)
+		e.ID = fmt.Sprintf("%s/%s/%d", boot, seriesScript, last)
 		e.Boot, e.Time = boot, at
 		emit(e)
 	})
 }
+
+const seriesScript = "script"

@@ -153,3 +153,18 @@ func TestLogOpenedAgainCatchesUpAgain(t *testing.T) {
 		t.Error("not caught up")
 	}
 }
+
+func TestScriptedLogDoesNotHideTheRealOneBesideIt(t *testing.T) {
+	d := New(Config{Policy: DefaultPolicy(), Boot: "boot-1"})
+	script := func(_ context.Context, emit func(time.Time, string)) error {
+		emit(time.Now(), fallen)
+		return nil
+	}
+	if err := NewKernelLog().Lines(t.Context(), "boot-1", script, d.Emit); err != nil {
+		t.Fatal(err)
+	}
+	d.Emit(lost(gpuB, 7))
+	if got := len(d.Snapshot().GPUs); got != 2 {
+		t.Errorf("%d GPUs have a fault, want 2", got)
+	}
+}

@@ -81,6 +81,7 @@ const joinDepth = 16
 func FromLog(lines iter.Seq2[Located, error]) iter.Seq2[Event, error] {
 	return func(yield func(Event, error) bool) {
 		last := time.Unix(0, 0).UTC()
+		var first time.Time
 		for l, err := range lines {
 			if err != nil {
 				if !yield(Event{}, err) {
@@ -97,7 +98,13 @@ func FromLog(lines iter.Seq2[Located, error]) iter.Seq2[Event, error] {
 			case l.Mono >= 0:
 				last = time.Unix(0, 0).UTC().Add(l.Mono)
 			}
-			e.Time, e.Mono = last, max(l.Mono, 0)
+			if first.IsZero() {
+				first = last
+			}
+			e.Time, e.Mono = last, l.Mono
+			if l.Mono < 0 {
+				e.Mono = max(last.Sub(first), 0) + 1
+			}
 			if !yield(e, nil) {
 				return
 			}

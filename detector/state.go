@@ -67,9 +67,11 @@ type GPU struct {
 
 	Conditions []Condition `json:"conditions,omitempty"`
 	Xids       []XidCount  `json:"xids,omitempty"` // by code
-	// Ended has, per reason, the time of the evidence that ended it last:
-	// older signs, arriving late, raise nothing.
-	Ended map[Reason]time.Time `json:"ended,omitempty"`
+	// Ended has, for each reason that was ended in this boot, the time since
+	// boot of its newest sign: older ones, arriving late, raise nothing.
+	Ended map[Reason]time.Duration `json:"ended,omitempty"`
+	// Waived are facts that a person has declared over though they stand.
+	Waived []Reason `json:"waived,omitempty"`
 	// Merging holds the windows in which two reporters of one Xid are one.
 	Merging []mergeWindow `json:"merging,omitempty"`
 }
@@ -91,11 +93,12 @@ type Condition struct {
 	Action Action   `json:"action"`
 	Taint  TaintKey `json:"taint,omitempty"`
 	// Cause is the first sign in words: "Xid 79", "recovery action gpu-reset".
-	Cause string    `json:"cause"`
-	Since time.Time `json:"since"`
-	Last  time.Time `json:"last"` // newest sign
-	Count uint64    `json:"count"`
-	Xids  []int     `json:"xids,omitempty"` // codes that belong to it, by first appearance
+	Cause string        `json:"cause"`
+	Since time.Time     `json:"since"`
+	Last  time.Time     `json:"last"` // newest sign
+	Mono  time.Duration `json:"mono"` // newest sign, since boot
+	Count uint64        `json:"count"`
+	Xids  []int         `json:"xids,omitempty"` // codes that belong to it, by first appearance
 	// Message is the driver's text of the first sign, for people.
 	Message string `json:"message,omitempty"`
 	// Incident identifies this occurrence: the ID of the event that began it.
