@@ -55,9 +55,15 @@ func newNode(t *testing.T, gpus int) *node {
 			<-stopped
 		}
 	})
-	time.Sleep(time.Second)
+	after(time.Second)
 	n.facts = nil
 	return n
+}
+
+// after lets time pass, and what it brings about happen.
+func after(d time.Duration) {
+	time.Sleep(d)
+	synctest.Wait()
 }
 
 func (n *node) do(t *testing.T, gpu int, a fake.Action) {
@@ -86,15 +92,15 @@ func TestFactsAreToldWhenTheyChange(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newNode(t, 2)
 		n.is(t, "Healthy Healthy")
-		time.Sleep(time.Hour)
+		after(time.Hour)
 		if len(n.facts) > 0 {
 			t.Errorf("told though nothing changed: %v", n.facts)
 		}
 		n.do(t, 1, fake.RemapPending(true))
-		time.Sleep(11 * time.Second)
+		after(11 * time.Second)
 		n.is(t, "Healthy Degraded")
 		n.do(t, 1, fake.RemapPending(false))
-		time.Sleep(11 * time.Second)
+		after(11 * time.Second)
 		n.is(t, "Healthy Healthy")
 		if diff := cmp.Diff([]string{"1 RemapPending", "1 RemapPending"}, n.facts); diff != "" {
 			t.Errorf("(-want +got):\n%s", diff)
@@ -107,16 +113,16 @@ func TestGPUFallsOffTheBusAndComesBackByReload(t *testing.T) {
 		n := newNode(t, 2)
 		n.do(t, 1, fake.Xid{Code: 79})
 		n.do(t, 1, fake.Lost(true))
-		time.Sleep(3 * time.Second)
+		after(3 * time.Second)
 		n.is(t, "Healthy Unhealthy")
 		if g := n.Snapshot().GPUs[1]; len(g.Xids) == 0 || g.Xids[0].Code != 79 || g.Xids[0].Count != 1 {
 			t.Errorf("Xids: %+v: the kernel log and NVML told of one", g.Xids)
 		}
 		n.do(t, 1, fake.Lost(false))
-		time.Sleep(30 * time.Second)
+		after(30 * time.Second)
 		n.is(t, "Healthy Unhealthy")
 		n.do(t, 0, fake.Reload{})
-		time.Sleep(5 * time.Second)
+		after(5 * time.Second)
 		n.is(t, "Healthy Healthy")
 	})
 }
@@ -125,10 +131,10 @@ func TestLostWithoutAnXidEndsWhenItAnswers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newNode(t, 2)
 		n.do(t, 0, fake.Lost(true))
-		time.Sleep(3 * time.Second)
+		after(3 * time.Second)
 		n.is(t, "Unhealthy Healthy")
 		n.do(t, 0, fake.Lost(false))
-		time.Sleep(3 * time.Second)
+		after(3 * time.Second)
 		n.is(t, "Healthy Healthy")
 	})
 }
@@ -137,11 +143,11 @@ func TestHungGPUIsUnknownThenUnresponsiveThenWell(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newNode(t, 2)
 		n.do(t, 0, fake.Hang(5*time.Minute))
-		time.Sleep(15 * time.Second)
+		after(15 * time.Second)
 		n.is(t, "Unknown Healthy")
-		time.Sleep(time.Minute)
+		after(time.Minute)
 		n.is(t, "Unhealthy Healthy")
-		time.Sleep(5 * time.Minute)
+		after(5 * time.Minute)
 		n.is(t, "Healthy Healthy")
 	})
 }
@@ -150,10 +156,10 @@ func TestMissingGPUIsLostUntilItIsListed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newNode(t, 2)
 		n.do(t, 1, fake.Missing(true))
-		time.Sleep(time.Minute)
+		after(time.Minute)
 		n.is(t, "Healthy Unhealthy")
 		n.do(t, 1, fake.Missing(false))
-		time.Sleep(time.Minute)
+		after(time.Minute)
 		n.is(t, "Healthy Healthy")
 	})
 }
@@ -162,13 +168,13 @@ func TestDriverThatGoesLeavesUnknown(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newNode(t, 2)
 		n.do(t, 0, fake.Present(false))
-		time.Sleep(10 * time.Second)
+		after(10 * time.Second)
 		n.is(t, "Unknown Unknown")
 		if n.Snapshot().Driver.Missing == "" || !n.Snapshot().Ready() {
 			t.Errorf("driver: %+v", n.Snapshot().Driver)
 		}
 		n.do(t, 0, fake.Present(true))
-		time.Sleep(10 * time.Second)
+		after(10 * time.Second)
 		n.is(t, "Healthy Healthy")
 	})
 }
