@@ -34,7 +34,7 @@ func TestHealthyNodeWritesItsConditionOnceAndThenHeartbeats(t *testing.T) {
 	inWorld(t, func(w *world) {
 		w.start()
 		w.look(8)
-		settle()
+		w.goodNews()
 		w.want("writes", []string{"status"}, w.api.written())
 		w.wantStatus("True", "GPUsHealthy")
 		began := w.api.condition().LastTransitionTime
@@ -96,7 +96,7 @@ func TestRecoveryRemovesOnlyOurTaint(t *testing.T) {
 			n.Spec.Taints = append(n.Spec.Taints, corev1.Taint{Key: "late", Effect: "NoSchedule"})
 		})
 		w.clear(0)
-		settle()
+		w.goodNews()
 		w.wantTaints("late:NoSchedule")
 		w.wantStatus("True", "GPUsHealthy")
 		if known := w.detector.Snapshot().Applied.Taint; known != nil {
@@ -393,7 +393,7 @@ func TestUnknownIsToldOnceTheStartIsOver(t *testing.T) {
 		pass(16 * time.Second)
 		w.wantStatus("Unknown", "Starting")
 		w.look(2)
-		settle()
+		w.goodNews()
 		w.wantStatus("True", "GPUsHealthy")
 		w.emit(detector.KindStale, 1, nil)
 		settle()

@@ -164,7 +164,7 @@ func (w *world) look(n int) {
 func (w *world) begin(n int) {
 	w.start()
 	w.look(n)
-	settle()
+	w.goodNews()
 	w.api.written()
 }
 
@@ -186,6 +186,9 @@ func (w *world) clear(gpu int) {
 
 // settle lets everything happen that happens by itself at this moment.
 func settle() { pass(50 * time.Millisecond) }
+
+// goodNews lets happen what waits for more good news.
+func (w *world) goodNews() { pass(siblings + 50*time.Millisecond) }
 
 func pass(d time.Duration) {
 	time.Sleep(d)

@@ -20,7 +20,7 @@ const (
 	// is restarted needs a moment, and its GPUs are none the worse for it.
 	settling = 15 * time.Second
 	// siblings is how long after one piece of bad news the next ones wait for
-	// each other.
+	// each other, and good news waits for more: an inventory comes GPU by GPU.
 	siblings = time.Second
 	// writesBurst and writesEvery bound what a flapping GPU can make us write.
 	writesBurst = 4
@@ -41,6 +41,7 @@ type writer struct {
 	began    time.Time
 	last     *Desired  // what the node was last brought to; nil: nothing yet
 	badNews  time.Time // when the last was written
+	goodNews time.Time // when there first was some to write; zero: there is none
 	beatAt   time.Time // zero: not known yet
 	retryAt  time.Time
 	failures int
@@ -80,19 +81,20 @@ func (w *writer) round(ctx context.Context) time.Time {
 		return until
 	}
 	due, what := w.due(s, node, want, now)
-	if what == nothing {
+	switch {
+	case what == nothing:
+		w.goodNews = time.Time{}
 		return due
-	}
-	if due.After(now) {
+	case due.After(now):
 		return due
 	}
 	if err := w.bring(ctx, want, what); err != nil {
 		return w.failed(ctx, now, err)
 	}
-	if what == news && (w.last == nil && want.Status != corev1.ConditionTrue || w.last != nil && want.worseThan(*w.last)) {
+	if what == news && w.worse(want) {
 		w.badNews = now
 	}
-	w.last, w.failures = &want, 0
+	w.last, w.goodNews, w.failures = &want, time.Time{}, 0
 	w.trouble.end()
 	// What is left, if anything, the next round finds.
 	return now
@@ -145,13 +147,31 @@ func (w *writer) due(s *detector.Snapshot, node *observed, want Desired, now tim
 // permitted is when the node may be told something new: bad news at once,
 // siblings together, all the rest when the budget has room.
 func (w *writer) permitted(want Desired, now time.Time) time.Time {
-	if w.last == nil || want.worseThan(*w.last) {
+	if w.worse(want) {
 		if together := w.badNews.Add(siblings); together.After(now) {
 			return together
 		}
 		return now
 	}
-	return w.budget.ready(now)
+	ready := w.budget.ready(now)
+	if w.last != nil && w.last.same(want) {
+		return ready // somebody else has changed the node
+	}
+	if w.goodNews.IsZero() {
+		w.goodNews = now
+	}
+	if together := w.goodNews.Add(siblings); together.After(ready) {
+		return together
+	}
+	return ready
+}
+
+// worse reports whether this is bad news; the first word may be good.
+func (w *writer) worse(want Desired) bool {
+	if w.last == nil {
+		return want.Status != corev1.ConditionTrue
+	}
+	return want.worseThan(*w.last)
 }
 
 // bring makes the node say what is wanted. The fence comes first; that it cannot
