@@ -64,6 +64,13 @@ func (d *disk) fail(err error) {
 	d.err = err
 }
 
+// counts are the saves and the records so far.
+func (d *disk) counts() [2]int {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return [2]int{len(d.saved), len(d.records)}
+}
+
 func (d *disk) last(t *testing.T) Saved {
 	t.Helper()
 	d.mu.Lock()
@@ -216,20 +223,20 @@ func TestStateIsSavedLazilyAndTrailFirst(t *testing.T) {
 		d, _ := running(t, Config{Store: store, Trail: store})
 		d.Emit(lost(gpuA, 1))
 		synctest.Wait()
-		if len(store.saved) != 0 || len(store.records) != 2 {
-			t.Errorf("%d saves, %d records at once", len(store.saved), len(store.records))
+		if got := store.counts(); got != [2]int{0, 2} {
+			t.Errorf("saves and records at once: %v", got)
 		}
-		time.Sleep(2 * time.Second)
-		if len(store.saved) != 1 {
-			t.Errorf("%d saves after two seconds", len(store.saved))
+		after(2 * time.Second)
+		if got := store.counts(); got[0] != 1 {
+			t.Errorf("%d saves after two seconds", got[0])
 		}
 		entry, err := DecodeEntry(store.records[1].Data)
 		if err != nil || entry.Event.Xid.Code != 79 || len(entry.Transitions) != 1 {
 			t.Errorf("record: %+v, %v", entry, err)
 		}
-		time.Sleep(time.Hour)
-		if len(store.saved) != 1 {
-			t.Errorf("%d saves though nothing changed", len(store.saved))
+		after(time.Hour)
+		if got := store.counts(); got[0] != 1 {
+			t.Errorf("%d saves though nothing changed", got[0])
 		}
 	})
 }
@@ -239,7 +246,7 @@ func TestPlacesAreSavedWhileNothingElseHappens(t *testing.T) {
 		store := &disk{}
 		d, _ := running(t, Config{Store: store})
 		d.SetCursor("kmsg", Cursor{Boot: "boot-1", Seq: 4711})
-		time.Sleep(2 * time.Minute)
+		after(2 * time.Minute)
 		again := New(Config{Policy: DefaultPolicy(), Saved: store.last(t)})
 		if got, _ := again.Cursor("kmsg"); got.Seq != 4711 {
 			t.Errorf("cursor: %+v", got)
@@ -253,12 +260,11 @@ func TestDeadlineFiresWithoutAnEvent(t *testing.T) {
 		d, _ := running(t, Config{Trail: store})
 		d.Emit(Event{Source: SourceState, Kind: KindGPUFound, GPU: Device{PCI: gpuA}})
 		d.Emit(Event{Source: SourceState, Kind: KindUnresponsive, GPU: Device{PCI: gpuA}})
-		time.Sleep(59 * time.Second)
+		after(59 * time.Second)
 		if g, _ := d.Snapshot().GPU(gpuA); g.Status != Unknown {
 			t.Errorf("too early: %s", g.Status)
 		}
-		time.Sleep(2 * time.Second)
-		synctest.Wait()
+		after(2 * time.Second)
 		if g, _ := d.Snapshot().GPU(gpuA); g.Status != Unhealthy {
 			t.Errorf("too late: %s", g.Status)
 		}

@@ -80,8 +80,10 @@ func (s *script) driver(seconds float64, load string) {
 	s.t.Helper()
 	s.fold(Event{Source: SourceState, Kind: KindDriverLoaded, Time: at(seconds), Fields: map[string]string{"version": "570.195.03", "load": load}})
 	for i, pci := range []string{gpuA, gpuB} {
-		s.fold(Event{Source: SourceState, Kind: KindGPUFound, Time: at(seconds), GPU: Device{PCI: pci, UUID: "GPU-" + pci},
-			Fields: map[string]string{"index": strconv.Itoa(i), "minor": strconv.Itoa(i)}})
+		s.fold(Event{
+			Source: SourceState, Kind: KindGPUFound, Time: at(seconds), GPU: Device{PCI: pci, UUID: "GPU-" + pci},
+			Fields: map[string]string{"index": strconv.Itoa(i), "minor": strconv.Itoa(i)},
+		})
 		s.well(seconds, pci)
 	}
 }

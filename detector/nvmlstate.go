@@ -182,7 +182,7 @@ func DriverEvents(ctx context.Context, d nvml.Driver, submit func(context.Contex
 			_, _ = submit(ctx, event)
 			refresh(e.PCI)
 		})
-		if ctx.Err() != nil || err == nil {
+		if ended := ctx.Err() != nil || err == nil; ended {
 			return nil
 		}
 		// The driver may have gone, or been loaded again.

@@ -98,14 +98,22 @@ func TestNVLinkReportIsJudgedByItsFields(t *testing.T) {
 		driver     int
 		want       Verdict
 	}{
-		{"a rule that resets", "NVRM: Xid (PCI:0000:04:00): 150, MSE_WATCHDOG Fatal XC0 i0 Link 00 (0x00000000 0x00000000 0x00000000 0x00000000)", 570,
-			Verdict{LinkFault, Link, NoSchedule, ActResetGPU}},
-		{"no rule, fatal", "NVRM: Xid (PCI:0000:04:00): 146, NEW_UNIT Fatal XC0 i0 Link 00 (0x00000000 0x00000000 0x00000000 0x00000000)", 570,
-			Verdict{LinkFault, Link, NoSchedule, ActResetGPU}},
-		{"no rule, nonfatal", "NVRM: Xid (PCI:0000:04:00): 146, NEW_UNIT Nonfatal XC0 i0 Link 00 (0x00000000 0x00000000 0x00000000 0x00000000)", 570,
-			Verdict{LinkWarning, Link, "", ActWatch}},
-		{"a rule that waits for Xid 154: a symptom of the peer's", "NVRM: Xid (PCI:0019:01:00): 145, RLW_SRC_TRACK Nonfatal XC1 i0 Link 12 (0x040988e2 0x00000008 0x00000000 0x00000000 0x00000000 0x00000000)", 570,
-			Verdict{LinkWarning, Link, "", ActRestartApp}},
+		{
+			"a rule that resets", "NVRM: Xid (PCI:0000:04:00): 150, MSE_WATCHDOG Fatal XC0 i0 Link 00 (0x00000000 0x00000000 0x00000000 0x00000000)", 570,
+			Verdict{LinkFault, Link, NoSchedule, ActResetGPU},
+		},
+		{
+			"no rule, fatal", "NVRM: Xid (PCI:0000:04:00): 146, NEW_UNIT Fatal XC0 i0 Link 00 (0x00000000 0x00000000 0x00000000 0x00000000)", 570,
+			Verdict{LinkFault, Link, NoSchedule, ActResetGPU},
+		},
+		{
+			"no rule, nonfatal", "NVRM: Xid (PCI:0000:04:00): 146, NEW_UNIT Nonfatal XC0 i0 Link 00 (0x00000000 0x00000000 0x00000000 0x00000000)", 570,
+			Verdict{LinkWarning, Link, "", ActWatch},
+		},
+		{
+			"a rule that waits for Xid 154: a symptom of the peer's", "NVRM: Xid (PCI:0019:01:00): 145, RLW_SRC_TRACK Nonfatal XC1 i0 Link 12 (0x040988e2 0x00000008 0x00000000 0x00000000 0x00000000 0x00000000)", 570,
+			Verdict{LinkWarning, Link, "", ActRestartApp},
+		},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			l, ok := xid.Parse([]byte(tt.line))

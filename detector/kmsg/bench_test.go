@@ -17,6 +17,7 @@ func BenchmarkRecordWithEscapes(b *testing.B) {
 }
 
 func benchmarkRecord(b *testing.B, record string) {
+	b.Helper()
 	r := newReader("kmsg", "boot", Cursor{})
 	found, prefix := 0, []byte("NVRM: ")
 	h := Handler{

@@ -113,7 +113,7 @@ func measureLag() (time.Duration, error) {
 	if err != nil {
 		return 0, fmt.Errorf("map perf ring: %w", err)
 	}
-	defer unix.Munmap(ring)
+	defer func() { _ = unix.Munmap(ring) }()
 	var name [16]byte
 	if err := unix.Prctl(unix.PR_GET_NAME, uintptr(unsafe.Pointer(&name[0])), 0, 0, 0); err != nil {
 		return 0, fmt.Errorf("read thread name: %w", err)
@@ -125,9 +125,9 @@ func measureLag() (time.Duration, error) {
 	shortest := time.Duration(-1)
 	for range 5 {
 		var before, after unix.Timespec
-		unix.ClockGettime(unix.CLOCK_MONOTONIC, &before)
+		_ = unix.ClockGettime(unix.CLOCK_MONOTONIC, &before)
 		err := unix.Prctl(unix.PR_SET_NAME, uintptr(unsafe.Pointer(&name[0])), 0, 0, 0)
-		unix.ClockGettime(unix.CLOCK_MONOTONIC, &after)
+		_ = unix.ClockGettime(unix.CLOCK_MONOTONIC, &after)
 		if err != nil {
 			return 0, fmt.Errorf("set thread name: %w", err)
 		}

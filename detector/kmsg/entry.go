@@ -264,14 +264,13 @@ func (f *journalField) UnmarshalJSON(data []byte) error {
 		return nil
 	}
 	var codes []uint16
-	if json.Unmarshal(data, &codes) != nil {
-		return nil
+	if json.Unmarshal(data, &codes) == nil {
+		b := make([]byte, len(codes))
+		for i, c := range codes {
+			b[i] = byte(c)
+		}
+		*f = journalField(b)
 	}
-	b := make([]byte, len(codes))
-	for i, c := range codes {
-		b[i] = byte(c)
-	}
-	*f = journalField(b)
 	return nil
 }
 

@@ -58,9 +58,12 @@ func cutReport(b []byte) ([]byte, bool) {
 
 // severities are the kernel's words, 2018 and today, and ours.
 var severities = [...]struct{ kernel, ours string }{
-	{"Uncorrectable (Fatal)", "Fatal"}, {"Uncorrected (Fatal)", "Fatal"},
-	{"Uncorrectable (Non-Fatal)", "Non-fatal"}, {"Uncorrected (Non-Fatal)", "Non-fatal"},
-	{"Correctable", "Correctable"}, {"Corrected", "Correctable"},
+	{"Uncorrectable (Fatal)", "Fatal"},
+	{"Uncorrected (Fatal)", "Fatal"},
+	{"Uncorrectable (Non-Fatal)", "Non-fatal"},
+	{"Uncorrected (Non-Fatal)", "Non-fatal"},
+	{"Correctable", "Correctable"},
+	{"Corrected", "Correctable"},
 }
 
 func cutSeverity(b []byte) (string, []byte, bool) {
