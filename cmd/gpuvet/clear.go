@@ -25,7 +25,7 @@ evidence raises them again. It is recorded in the trail with its author.`,
   gpuvet clear 0000:5d:00.0 GPULost`,
 		Args: func(cmd *cobra.Command, args []string) error {
 			if len(args) < 1 || len(args) > 2 {
-				return badInput("%s takes a GPU and perhaps a reason, got %d arguments", cmd.CommandPath(), len(args))
+				return badInput("%s: %d arguments: expected a GPU, and perhaps a reason", cmd.CommandPath(), len(args))
 			}
 			return nil
 		},

@@ -1,13 +1,11 @@
 package main
 
 import (
-	"errors"
 	"fmt"
 	"iter"
 	"os"
 	"time"
 
-	"go.uber.org/zap"
 	corev1client "k8s.io/client-go/kubernetes/typed/core/v1"
 
 	"gpuvet.dev/detector"
@@ -20,18 +18,9 @@ import (
 const cursorNodeEvents = "node-events"
 
 // connect makes the output that tells the cluster, if there is one to tell.
-func (d *daemon) connect(conf config, history *trail.Trail) error {
-	if d.o.standalone {
-		d.log.Info("standalone: no cluster is told")
+func (d *daemon) connect(cluster *node.Cluster, conf config, history *trail.Trail) error {
+	if cluster == nil {
 		return nil
-	}
-	cluster, err := node.Connect(d.o.kubeconfig, buildVersion())
-	if errors.Is(err, node.ErrNoCluster) {
-		d.log.Info("no kubeconfig and not in a pod: no cluster is told")
-		return nil
-	}
-	if err != nil {
-		return inputError{fmt.Errorf("--kubeconfig: %w", err)}
 	}
 	core, err := corev1client.NewForConfig(cluster.Config)
 	if err != nil {
@@ -59,7 +48,7 @@ func (d *daemon) connect(conf config, history *trail.Trail) error {
 		},
 		Reconnect: cluster.Reconnect, Log: d.log.Named("node"), DryRun: d.o.dryRun,
 	})
-	d.log.Info("telling the cluster", zap.String("node", name), zap.String("server", cluster.Config.Host))
+	d.told = fmt.Sprintf("node %s at %s", name, cluster.Config.Host)
 	return nil
 }
 

@@ -6,10 +6,9 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"strconv"
 	"strings"
 	"time"
-
-	"sigs.k8s.io/yaml"
 
 	"gpuvet.dev/internal/node"
 	"gpuvet.dev/internal/trail"
@@ -48,21 +47,28 @@ func loadConfig(path string, named bool) (config, error) {
 	case errors.Is(err, fs.ErrNotExist) && !named:
 		return c, nil
 	case err != nil:
-		return c, inputError{fmt.Errorf("read config: %w", err)}
+		return c, badInput("--config: %w", err)
 	}
-	if err := yaml.UnmarshalStrict(data, &c); err != nil {
-		return c, badInput("%s: %s", path, strings.TrimPrefix(err.Error(), "error unmarshaling JSON: while decoding JSON: "))
+	if err := readDocument(data, &c); err != nil {
+		return c, inFile(path, err)
 	}
+	var faults []error
 	if c.APIVersion != configVersion {
-		return c, badInput("%s: apiVersion: %q: expected %s", path, c.APIVersion, configVersion)
+		faults = append(faults, fmt.Errorf("apiVersion: %q: expected %s", c.APIVersion, configVersion))
 	}
 	if c.Kind != configKind {
-		return c, badInput("%s: kind: %q: expected %s", path, c.Kind, configKind)
+		faults = append(faults, fmt.Errorf("kind: %q: expected %s", c.Kind, configKind))
 	}
-	if err := c.Node.Validate(); err != nil {
-		return c, badInput("%s: %w", path, err)
+	faults = append(faults, c.Node.Validate())
+	if err := errors.Join(faults...); err != nil {
+		return c, inFile(path, err)
 	}
 	return c, nil
+}
+
+// inFile is bad input of which each line names its file.
+func inFile(path string, err error) error {
+	return badInput("%s: %s", path, strings.ReplaceAll(err.Error(), "\n", "\n"+path+": "))
 }
 
 // duration is a Go duration of more than zero, as "720h".
@@ -71,18 +77,23 @@ type duration time.Duration
 func (d *duration) UnmarshalJSON(data []byte) error {
 	var s string
 	if err := json.Unmarshal(data, &s); err != nil {
-		return fmt.Errorf("duration %s: expected text such as \"720h\"", data)
+		return err
 	}
 	parsed, err := time.ParseDuration(s)
-	if err != nil || parsed <= 0 {
-		return fmt.Errorf("duration %q: expected more than zero, such as 720h", s)
+	if err != nil {
+		return err
+	}
+	if parsed <= 0 {
+		return fmt.Errorf("%s is not more than zero", parsed)
 	}
 	*d = duration(parsed)
 	return nil
 }
 
-// size is a number of bytes, as 256Mi.
+// size is a number of bytes, as 256Mi; at most 1 TiB.
 type size int64
+
+const maxSize = 1 << 40
 
 func (s *size) UnmarshalJSON(data []byte) error {
 	text := strings.Trim(string(data), `"`)
@@ -92,9 +103,12 @@ func (s *size) UnmarshalJSON(data []byte) error {
 			text, shift = rest, bits
 		}
 	}
-	var n int64
-	if _, err := fmt.Sscanf(text+"\n", "%d\n", &n); err != nil || n <= 0 || n > 1<<40>>shift {
-		return fmt.Errorf("size %s: expected a number of bytes such as 256Mi", data)
+	n, err := strconv.ParseInt(text, 10, 64)
+	if err != nil {
+		return err
+	}
+	if n <= 0 || n > maxSize>>shift {
+		return fmt.Errorf("%s is out of range", data)
 	}
 	*s = size(n << shift)
 	return nil

@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"sync"
 	"time"
 
 	"go.uber.org/zap"
@@ -35,60 +36,72 @@ type daemon struct {
 	scripted *fake.Driver // nil: the GPUs are real
 	exporter *exporter.Exporter
 	output   *node.Output // nil: there is no cluster to tell
+	told     string       // which node of which cluster
 	web      net.Listener
 	local    net.Listener
 	closers  []func() error
+
+	// unread is closed when the kernel log cannot be opened: nobody need wait
+	// for what it holds.
+	unread  chan struct{}
+	failing sync.Once // closes unread
 }
 
-// newDaemon opens what the daemon needs. Whatever fails leaves nothing behind.
-func newDaemon(o runOptions, conf config, driver nvml.Driver, scripted *fake.Driver, log *zap.Logger) (d *daemon, err error) {
-	d = &daemon{o: o, log: log, driver: driver, scripted: scripted, kernel: detector.NewKernelLog()}
-	defer func() {
-		if err != nil {
-			d.close()
-		}
-	}()
+// newDaemon opens what the daemon needs. If that fails nothing is left open.
+func newDaemon(
+	o runOptions, conf config, cluster *node.Cluster, driver nvml.Driver, scripted *fake.Driver, log *zap.Logger,
+) (*daemon, error) {
+	d := &daemon{o: o, log: log, driver: driver, scripted: scripted, kernel: detector.NewKernelLog(), unread: make(chan struct{})}
 	d.kernel.AcceptUser = o.acceptUserLines
-	if d.boot, err = kmsg.BootID(); err != nil {
+	if err := d.open(conf, cluster); err != nil {
+		d.close()
 		return nil, err
 	}
-	dir, err := state.Open(o.stateDir)
+	return d, nil
+}
+
+func (d *daemon) open(conf config, cluster *node.Cluster) error {
+	var err error
+	if d.boot, err = kmsg.BootID(); err != nil {
+		return err
+	}
+	uptime, err := uptime()
 	if err != nil {
-		return nil, err
+		return err
+	}
+	dir, err := state.Open(d.o.stateDir)
+	if err != nil {
+		return fmt.Errorf("--state-dir: %w", err)
 	}
 	d.closers = append(d.closers, dir.Close)
-	saved, err := restore(dir, log)
+	saved, err := restore(dir, d.log)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	history, err := d.openTrail(conf)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	if d.web, err = net.Listen("tcp", o.listen); err != nil {
-		return nil, fmt.Errorf("--listen %s: %w", o.listen, err)
+	if d.web, err = net.Listen("tcp", d.o.listen); err != nil {
+		return fmt.Errorf("--listen: %w", err)
 	}
 	d.closers = append(d.closers, d.web.Close)
-	if d.local, err = listenLocal(o.socket); err != nil {
-		return nil, fmt.Errorf("--socket %s: %w", o.socket, err)
+	if d.local, err = listenLocal(d.o.socket); err != nil {
+		return fmt.Errorf("--socket: %w", err)
 	}
 	d.closers = append(d.closers, d.local.Close)
 
-	uptime, err := uptime()
-	if err != nil {
-		return nil, err
-	}
 	policy := detector.DefaultPolicy()
 	d.detector = detector.New(detector.Config{
 		Policy: policy, Saved: saved, Boot: d.boot, Uptime: uptime,
-		Store: dir, Trail: history, Log: log.Named("detector"),
+		Store: dir, Trail: history, Log: d.log.Named("detector"),
 	})
-	d.sampler = nvml.NewSampler(driver, nvml.SamplerOptions{Index: indexes(saved.State, d.boot)})
-	if err := d.connect(conf, history); err != nil {
-		return nil, err
+	d.sampler = nvml.NewSampler(d.driver, nvml.SamplerOptions{Index: indexes(saved.State, d.boot)})
+	if err := d.connect(cluster, conf, history); err != nil {
+		return err
 	}
 	d.export(policy)
-	return d, nil
+	return nil
 }
 
 // restore reads what was saved. State that cannot be trusted is left where it
@@ -135,7 +148,7 @@ func listenLocal(path string) (net.Listener, error) {
 	}
 	if info, err := os.Lstat(path); err == nil {
 		if info.Mode()&os.ModeSocket == 0 {
-			return nil, fmt.Errorf("is there and is no socket")
+			return nil, fmt.Errorf("%s is a %s: expected a socket, or nothing", path, kindOf(info.Mode()))
 		}
 		if err := os.Remove(path); err != nil {
 			return nil, err
@@ -144,6 +157,17 @@ func listenLocal(path string) (net.Listener, error) {
 	old := unix.Umask(0o077)
 	defer unix.Umask(old)
 	return net.Listen("unix", path)
+}
+
+func kindOf(mode os.FileMode) string {
+	switch {
+	case mode.IsDir():
+		return "folder"
+	case mode.IsRegular():
+		return "file"
+	default:
+		return "special file"
+	}
 }
 
 func uptime() (time.Duration, error) {
@@ -181,21 +205,6 @@ func (d *daemon) export(policy *detector.Policy) {
 		KernelLog: d.kernel, Kept: d.detector.Kept, Outputs: outputs, AcceptsUserLines: d.o.acceptUserLines,
 		Freshness: nvml.DefaultFreshness, Alive: d.detector.Alive,
 	})
-}
-
-// welcome says what runs and where to look.
-func (d *daemon) welcome() {
-	d.log.Info("gpuvet "+buildVersion()+" is starting",
-		zap.String("metrics", "http://"+d.web.Addr().String()+"/metrics"), zap.String("socket", d.o.socket), zap.String("state", d.o.stateDir))
-	if d.scripted != nil {
-		d.log.Info("GPUs are played from a scenario", zap.String("file", d.o.fakeNVML))
-	}
-	if d.o.acceptUserLines {
-		d.log.Warn("kernel-log lines of any process are believed: this is a test")
-	}
-	if d.o.dryRun {
-		d.log.Info("dry run: nothing is written to the cluster")
-	}
 }
 
 // run starts everything and waits for its end.

@@ -19,23 +19,43 @@ import (
 // serveLocal serves the socket that the other commands use.
 func (d *daemon) serveLocal(ctx context.Context) error {
 	server := &http.Server{Handler: d.exporter.Local(d.detector.Submit), ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 10 * time.Second}
-	stopped := context.AfterFunc(ctx, func() {
+	answered := make(chan struct{})
+	unused := context.AfterFunc(ctx, func() {
+		defer close(answered)
 		limit, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)
 		defer cancel()
 		_ = server.Shutdown(limit)
 	})
-	defer stopped()
-	if err := server.Serve(d.local); !errors.Is(err, http.ErrServerClosed) {
+	err := server.Serve(d.local)
+	if !errors.Is(err, http.ErrServerClosed) {
+		unused()
 		return fmt.Errorf("serve %s: %w", d.o.socket, err)
+	}
+	<-answered // who is still waiting gets his answer
+	return nil
+}
+
+// maxSocket is the longest path that the kernel takes for a socket.
+const maxSocket = 107
+
+func checkSocket(path string) error {
+	switch {
+	case path == "":
+		return badInput(`--socket "": expected a path`)
+	case len(path) > maxSocket:
+		return badInput("--socket %s: %d bytes long: expected at most %d", path, len(path), maxSocket)
 	}
 	return nil
 }
 
 // ask sends one request to the daemon of this node.
 func ask(ctx context.Context, socket, method, path string, body []byte) ([]byte, error) {
+	if err := checkSocket(socket); err != nil {
+		return nil, err
+	}
 	client := &http.Client{
 		Timeout: 10 * time.Second,
-		Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		Transport: &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 			return (&net.Dialer{}).DialContext(ctx, "unix", socket)
 		}},
 	}

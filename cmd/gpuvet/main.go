@@ -6,8 +6,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -33,17 +35,21 @@ func main() {
 	defer stop()
 	// The second signal ends the process at once.
 	context.AfterFunc(ctx, stop)
-	os.Exit(execute(ctx, os.Args[1:]))
+	os.Exit(execute(ctx, os.Args[1:], os.Stdin, os.Stdout, os.Stderr))
 }
 
-func execute(ctx context.Context, args []string) int {
+// execute runs one command and gives its exit code.
+func execute(ctx context.Context, args []string, in io.Reader, out, errs io.Writer) int {
 	root := rootCommand()
 	root.SetArgs(args)
+	root.SetIn(in)
+	root.SetOut(out)
+	root.SetErr(errs)
 	err := root.ExecuteContext(ctx)
 	if err == nil {
 		return exitDone
 	}
-	fmt.Fprintln(root.ErrOrStderr(), "gpuvet:", err)
+	fmt.Fprintln(errs, "gpuvet:", err)
 	var input inputError
 	if errors.As(err, &input) {
 		return exitInput
@@ -69,7 +75,7 @@ that are not.
 		CompletionOptions: cobra.CompletionOptions{HiddenDefaultCmd: true},
 		Args: func(cmd *cobra.Command, args []string) error {
 			if len(args) > 0 {
-				return badInput("%q is not a command; expected one of those in gpuvet --help", args[0])
+				return badInput("%q: no such command: expected %s", args[0], commands(cmd))
 			}
 			return nil
 		},
@@ -82,11 +88,31 @@ that are not.
 	return root
 }
 
+// commands lists the commands, as an error names them.
+func commands(root *cobra.Command) string {
+	var names []string
+	for _, c := range root.Commands() {
+		if c.IsAvailableCommand() {
+			names = append(names, c.Name())
+		}
+	}
+	return oneOfThese(names)
+}
+
+// oneOfThese is "a, b or c".
+func oneOfThese(words []string) string {
+	last := len(words) - 1
+	if last < 1 {
+		return strings.Join(words, "")
+	}
+	return strings.Join(words[:last], ", ") + " or " + words[last]
+}
+
 // arguments checks the number of arguments of a command.
 func arguments(most int, expected string) cobra.PositionalArgs {
 	return func(cmd *cobra.Command, args []string) error {
 		if len(args) > most {
-			return badInput("%s takes %s, got %d arguments", cmd.CommandPath(), expected, len(args))
+			return badInput("%s: %q: expected %s", cmd.CommandPath(), args[most], expected)
 		}
 		return nil
 	}

@@ -2,9 +2,11 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strconv"
 	"text/tabwriter"
 
@@ -38,7 +40,7 @@ or raw /dev/kmsg records. Lines that are no event print nothing. Who wrote a lin
 is not judged here: the daemon counts only what the kernel itself wrote.`,
 		Example: `  dmesg | gpuvet parse
   gpuvet parse -o json /var/log/syslog`,
-		Args: arguments(1, "at most one file"),
+		Args: arguments(1, "no second file"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := oneOf("-o", format, "table", "json"); err != nil {
 				return err
@@ -62,22 +64,20 @@ func openLog(cmd *cobra.Command, args []string) (io.ReadCloser, error) {
 	}
 	f, err := os.Open(args[0])
 	if err != nil {
-		return nil, inputError{err}
+		return nil, badInput("%w: expected a saved kernel log, or - for standard input", err)
 	}
 	if info, err := f.Stat(); err == nil && info.IsDir() {
 		f.Close()
-		return nil, badInput("%s: is a folder; expected a file", args[0])
+		return nil, badInput("%s: is a folder: expected a saved kernel log", args[0])
 	}
 	return f, nil
 }
 
 func oneOf(flag, value string, expected ...string) error {
-	for _, e := range expected {
-		if value == e {
-			return nil
-		}
+	if slices.Contains(expected, value) {
+		return nil
 	}
-	return badInput("%s %q: expected one of %v", flag, value, expected)
+	return badInput("%s %q: expected %s", flag, value, oneOfThese(expected))
 }
 
 func parse(w, warnings io.Writer, in io.Reader, format string) error {
@@ -87,9 +87,12 @@ func parse(w, warnings io.Writer, in io.Reader, format string) error {
 	header := false
 	driver := 0
 	for l, err := range detector.Lines(kmsg.Text(in)) {
-		if err != nil {
+		if errors.Is(err, kmsg.ErrLongLine) {
 			fmt.Fprintln(warnings, "gpuvet parse:", err)
 			continue
+		}
+		if err != nil {
+			return errors.Join(table.Flush(), err)
 		}
 		v := policy.Kernel(detector.FromLine(l.Line), driver)
 		p := parsed{
@@ -140,4 +143,3 @@ func printable(s string, most int) string {
 	}
 	return q
 }
-

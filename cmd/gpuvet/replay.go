@@ -10,6 +10,7 @@ import (
 	"io"
 	"iter"
 	"os"
+	"path/filepath"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -44,7 +45,7 @@ the log does not tell by wall time count from the Unix epoch.`,
   gpuvet replay -o json /var/lib/gpuvet/trail`,
 		Args: func(cmd *cobra.Command, args []string) error {
 			if len(args) != 1 {
-				return badInput("%s takes one file or folder (- for standard input), got %d arguments", cmd.CommandPath(), len(args))
+				return badInput("%s: %d arguments: expected one file or folder, or - for standard input", cmd.CommandPath(), len(args))
 			}
 			return nil
 		},
@@ -68,8 +69,11 @@ the log does not tell by wall time count from the Unix epoch.`,
 func recorded(cmd *cobra.Command, path string) (iter.Seq2[detector.Event, error], func(), error) {
 	nothing := func() {}
 	if info, err := os.Stat(path); path != "-" && err != nil {
-		return nil, nil, inputError{err}
+		return nil, nil, badInput("%w: expected a saved kernel log, a trail, or - for standard input", err)
 	} else if path != "-" && info.IsDir() {
+		if segments, _ := filepath.Glob(filepath.Join(path, "*.jsonl")); len(segments) == 0 {
+			return nil, nil, badInput("%s: no trail in this folder: expected segments such as 00000001.jsonl", path)
+		}
 		return trailEvents(path), nothing, nil
 	}
 	in, err := openLog(cmd, []string{path})
@@ -112,14 +116,16 @@ func replay(w, warnings io.Writer, events iter.Seq2[detector.Event, error], form
 	encoder := json.NewEncoder(w)
 	table := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
 	header := false
-	var broken error
 	for t, err := range detector.Replay(detector.DefaultPolicy(), events) {
-		if err != nil {
+		switch {
+		case err == nil:
+		case readOn(err):
 			fmt.Fprintln(warnings, "gpuvet replay:", err)
-			if errors.Is(err, trail.ErrNewer) {
-				broken = inputError{err}
-			}
 			continue
+		case errors.Is(err, trail.ErrNewer):
+			return errors.Join(table.Flush(), inputError{err})
+		default:
+			return errors.Join(table.Flush(), err)
 		}
 		if format == "json" {
 			r := replayed{Time: t.Time, PCI: t.PCI, Condition: t.Condition, Status: t.Status, Class: t.Class, Effect: t.Effect, Cause: t.Cause}
@@ -135,5 +141,15 @@ func replay(w, warnings io.Writer, events iter.Seq2[detector.Event, error], form
 		fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", t.Time.Format("2006-01-02 15:04:05.000"), cmp.Or(t.PCI, "node"), t.Condition,
 			t.Status, t.Class, orDash(string(t.Effect)), strings.TrimSpace(t.Cause))
 	}
-	return errors.Join(table.Flush(), broken)
+	return table.Flush()
+}
+
+// readOn reports whether what follows the fault of a file can be used.
+func readOn(err error) bool {
+	for _, fault := range []error{kmsg.ErrLongLine, trail.ErrBroken, trail.ErrTorn, trail.ErrRemoved} {
+		if errors.Is(err, fault) {
+			return true
+		}
+	}
+	return false
 }

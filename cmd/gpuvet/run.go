@@ -2,15 +2,22 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io"
+	"net"
 	"os"
 	"path/filepath"
+	"regexp"
+	"strings"
 	"time"
 
+	"github.com/prometheus/exporter-toolkit/web"
 	"github.com/spf13/cobra"
 	"go.uber.org/zap"
 
 	"gpuvet.dev/detector/kmsg"
+	"gpuvet.dev/internal/node"
 	"gpuvet.dev/nvml"
 	"gpuvet.dev/nvml/fake"
 )
@@ -47,7 +54,7 @@ To try it without a GPU:
 		Args: arguments(0, "no argument"),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			o.configured = cmd.Flags().Changed("config")
-			return run(cmd.Context(), o)
+			return run(cmd.Context(), o, cmd.ErrOrStderr())
 		},
 	}
 	f := cmd.Flags()
@@ -69,8 +76,8 @@ To try it without a GPU:
 }
 
 // run checks everything that can be wrong before anything is started.
-func run(ctx context.Context, o runOptions) error {
-	if err := oneOf("--log-format", o.logFormat, "auto", "text", "json"); err != nil {
+func run(ctx context.Context, o runOptions, errs io.Writer) error {
+	if err := o.check(); err != nil {
 		return err
 	}
 	conf, err := loadConfig(o.config, o.configured)
@@ -78,7 +85,7 @@ func run(ctx context.Context, o runOptions) error {
 		return err
 	}
 	if o.acceptUserLines {
-		if err := mayAcceptUserLines(o.fakeNVML); err != nil {
+		if err := mayAcceptUserLines(o.fakeNVML, "/dev/nvidia*"); err != nil {
 			return err
 		}
 	}
@@ -86,28 +93,88 @@ func run(ctx context.Context, o runOptions) error {
 	if err != nil {
 		return err
 	}
-	if o.standalone && o.kubeconfig != "" {
-		return badInput("--standalone and --kubeconfig %s: expected one of them", o.kubeconfig)
+	cluster, err := o.cluster()
+	if err != nil {
+		return err
 	}
-	log := newLogger(o.logFormat)
+	log := newLogger(errs, o.logFormat)
 	defer func() { _ = log.Sync() }()
 
-	d, err := newDaemon(o, conf, driver, scripted, log)
+	d, err := newDaemon(o, conf, cluster, driver, scripted, log)
 	if err != nil {
 		return err
 	}
 	defer d.close()
-	d.welcome()
+	d.welcome(errs)
 	return d.run(ctx)
 }
 
-// mayAcceptUserLines refuses the test switch wherever a tenant could use it.
-func mayAcceptUserLines(scenario string) error {
-	if scenario == "" {
-		return badInput("--accept-user-kernel-lines: any process could then condemn a GPU; expected --fake-nvml with it")
+// check looks at the flags that need no look at anything else.
+func (o *runOptions) check() error {
+	if err := oneOf("--log-format", o.logFormat, "auto", "text", "json"); err != nil {
+		return err
 	}
-	if devices, _ := filepath.Glob("/dev/nvidia*"); len(devices) > 0 {
-		return badInput("--accept-user-kernel-lines: %s exists, so there are real GPUs here; expected a machine without", devices[0])
+	if err := checkAddress(o.listen); err != nil {
+		return err
+	}
+	if o.stateDir == "" {
+		return badInput(`--state-dir "": expected a folder`)
+	}
+	if err := checkSocket(o.socket); err != nil {
+		return err
+	}
+	if o.standalone && o.kubeconfig != "" {
+		return badInput("--standalone and --kubeconfig %s: expected one of them", o.kubeconfig)
+	}
+	return checkWebConfig(o.webConfig)
+}
+
+func checkAddress(address string) error {
+	_, port, err := net.SplitHostPort(address)
+	if err == nil {
+		_, err = net.LookupPort("tcp", port)
+	}
+	if err != nil {
+		return badInput("--listen %q: expected an address and a port, such as :9410 or 127.0.0.1:9410", address)
+	}
+	return nil
+}
+
+// webNoise is what the library says of its own types.
+var webNoise = regexp.MustCompile(`field (\S+) not found in type \S+`)
+
+func checkWebConfig(path string) error {
+	if err := web.Validate(path); err != nil {
+		text := webNoise.ReplaceAllString(plainYAML(err), "$1: unknown key")
+		return badInput("--web-config %s: %s", path, strings.TrimPrefix(text, "open "+path+": "))
+	}
+	return nil
+}
+
+// cluster is the way to the cluster that is to be told; nil if there is none.
+func (o *runOptions) cluster() (*node.Cluster, error) {
+	if o.standalone {
+		return nil, nil
+	}
+	cluster, err := node.Connect(o.kubeconfig, buildVersion())
+	switch {
+	case errors.Is(err, node.ErrNoCluster):
+		return nil, nil
+	case err != nil && o.kubeconfig != "":
+		return nil, badInput("--kubeconfig: %w", err)
+	case err != nil:
+		return nil, inputError{err}
+	}
+	return cluster, nil
+}
+
+// mayAcceptUserLines refuses the test switch wherever a tenant could use it.
+func mayAcceptUserLines(scenario, devices string) error {
+	if scenario == "" {
+		return badInput("--accept-user-kernel-lines: any process could then condemn a GPU: expected --fake-nvml with it")
+	}
+	if found, _ := filepath.Glob(devices); len(found) > 0 {
+		return badInput("--accept-user-kernel-lines: %s exists, so there are real GPUs here: expected a machine without", found[0])
 	}
 	return nil
 }
@@ -119,7 +186,7 @@ func gpuDriver(scenario string) (nvml.Driver, *fake.Driver, error) {
 	}
 	s, err := fake.Load(scenario)
 	if err != nil {
-		return nil, nil, inputError{err}
+		return nil, nil, badInput("--fake-nvml: %w", err)
 	}
 	scripted := fake.New(s)
 	return scripted, scripted, nil
@@ -173,4 +240,3 @@ func retry(ctx context.Context, log *zap.Logger, what string, most time.Duration
 		}
 	}
 }
-

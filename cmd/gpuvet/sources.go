@@ -41,6 +41,7 @@ func (d *daemon) readDevice(ctx context.Context) error {
 	saved, _ := d.detector.Cursor(cursorKernelLog)
 	reader, err := kmsg.Open(d.o.kernelLog, kmsg.Cursor{Boot: saved.Boot, Seq: saved.Seq})
 	if err != nil {
+		d.failing.Do(func() { close(d.unread) })
 		return err
 	}
 	defer reader.Close()
@@ -55,6 +56,7 @@ func (d *daemon) watchGPUs(ctx context.Context) error {
 	case <-ctx.Done():
 		return nil
 	case <-d.kernel.CaughtUp():
+	case <-d.unread:
 	case <-time.After(backlogLimit):
 		d.log.Warn("kernel log has not caught up; GPUs are asked without it", zap.Duration("after", backlogLimit))
 	}

@@ -55,7 +55,9 @@ func printStatus(w io.Writer, answer []byte, format string) error {
 		return err
 	}
 	table := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
-	fmt.Fprintln(table, "GPU\tADDRESS\tSTATUS\tWHY\tSINCE\tDO\tXIDS\tNAME\tUUID")
+	if len(report.Snapshot.GPUs) > 0 {
+		fmt.Fprintln(table, "GPU\tADDRESS\tSTATUS\tWHY\tSINCE\tDO\tXIDS\tNAME\tUUID")
+	}
 	for _, g := range report.Snapshot.GPUs {
 		why, since, do := reasons(g.Conditions)
 		index := "-"

@@ -19,7 +19,7 @@ func xidCommand() *cobra.Command {
 		Short: "Explain an Xid: what it means, whose fault it is, what gpuvet does",
 		Example: `  gpuvet xid 79
   gpuvet xid        the whole list`,
-		Args: arguments(1, "at most one Xid"),
+		Args: arguments(1, "no second Xid"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			policy := detector.DefaultPolicy()
 			if len(args) == 0 {
@@ -27,12 +27,12 @@ func xidCommand() *cobra.Command {
 			}
 			code, err := strconv.Atoi(args[0])
 			if err != nil || code < 1 {
-				return badInput("Xid %q: expected a number such as 79", args[0])
+				return badInput("gpuvet xid: %q: expected a number such as 79", args[0])
 			}
 			entry, ok := xid.Lookup(code)
 			if !ok {
 				all := xid.All()
-				return badInput("Xid %d is in no catalogue known here; expected %d to %d", code, all[0].Code, all[len(all)-1].Code)
+				return badInput("gpuvet xid: %d is in no catalogue known here: expected %d to %d", code, all[0].Code, all[len(all)-1].Code)
 			}
 			return explainXid(cmd.OutOrStdout(), policy, entry)
 		},
@@ -96,7 +96,7 @@ func does(policy *detector.Policy, code int, v detector.Verdict) string {
 		return fmt.Sprintf("shows the GPU as Degraded (%s) and fences nothing", v.Reason)
 	}
 	ends := map[detector.Clear]string{
-		detector.ClearReset: "until the node was booted or the driver loaded again and the GPU asks for nothing",
+		detector.ClearReset: "until the node is booted or the driver loaded again, and the GPU asks for nothing",
 		detector.ClearHand:  "until a person clears it",
 		detector.ClearLevel: "as long as it is so",
 		detector.ClearQuiet: fmt.Sprintf("until it was quiet for %s", row.Quiet),
