@@ -19,6 +19,10 @@ import (
 type KernelLog struct {
 	// AcceptUser takes lines of any facility, for tests that write them.
 	AcceptUser bool
+	// Has, if set, says which GPUs the lines must be about: the machine has one
+	// kernel log, and tests that play different GPUs share it. A line that names
+	// none counts.
+	Has func(pci string) bool
 
 	joiner  xid.Joiner
 	records atomic.Uint64
@@ -84,7 +88,8 @@ func (k *KernelLog) record(boot string, rec kmsg.Record, emit func(Event)) {
 // reaches the joiner: it could complete a line of the kernel's.
 func (k *KernelLog) read(rec kmsg.Record) (xid.Line, int, bool) {
 	if rec.Facility == kmsg.Kern || k.AcceptUser {
-		return k.joiner.Next(rec.Text)
+		line, started, ok := k.joiner.Next(rec.Text)
+		return line, started, ok && (k.Has == nil || line.PCI == "" || k.Has(line.PCI))
 	}
 	if _, ours := xid.Parse(rec.Text); ours {
 		k.spoofed.Add(1)

@@ -125,6 +125,17 @@ func TestTestSwitchTakesLinesOfAnyFacility(t *testing.T) {
 	}
 }
 
+func TestLinesOfOtherGPUsBelongToOtherTests(t *testing.T) {
+	log := NewKernelLog()
+	log.AcceptUser, log.Has = true, func(pci string) bool { return pci == gpuA }
+	w := newWire(t, log, kmsg.Cursor{})
+	w.record(t, user, 1, strings.Replace(fallen, strings.TrimSuffix(gpuA, ".0"), strings.TrimSuffix(gpuB, ".0"), 1))
+	w.record(t, user, 2, fallen)
+	if diff := cmp.Diff([]string{"Xid " + gpuA}, w.kinds()); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+}
+
 func TestRecordsCarryTheirNumberAndGapsTheirSize(t *testing.T) {
 	boot, err := kmsg.BootID()
 	if err != nil {

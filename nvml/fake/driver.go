@@ -32,7 +32,7 @@ type Driver struct {
 	made     time.Time
 
 	mu      sync.Mutex // guards all below
-	gpus    []*gpu     // in PCI order
+	gpus    []*gpu     // in PCI order; which they are does not change
 	loaded  bool
 	loads   int
 	last    time.Time // of what was told last
@@ -110,6 +110,11 @@ func (d *Driver) Apply(s Step) error {
 	defer d.mu.Unlock()
 	s.Do.do(d, s.GPU)
 	return nil
+}
+
+// Has reports whether the scenario has a GPU at this address, listed or not.
+func (d *Driver) Has(pci string) bool {
+	return slices.ContainsFunc(d.gpus, func(g *gpu) bool { return g.PCI == pci })
 }
 
 // Inventory implements [nvml.Driver]. A lost GPU stays listed; a missing one is

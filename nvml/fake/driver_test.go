@@ -549,3 +549,16 @@ func TestLostScenarioTellsItsStory(t *testing.T) {
 		}
 	})
 }
+
+func TestScenarioKeepsAGPUThatIsNotListed(t *testing.T) {
+	d := fake.New(node(t, "h100", 2))
+	inventory, err := d.Inventory(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	pci := inventory.GPUs[1].PCI
+	apply(t, d, 1, fake.Missing(true))
+	if !d.Has(pci) || d.Has("ffff:01:00.0") {
+		t.Errorf("has %s: %v, has another: %v", pci, d.Has(pci), d.Has("ffff:01:00.0"))
+	}
+}
