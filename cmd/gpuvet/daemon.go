@@ -52,7 +52,9 @@ func newDaemon(
 	o runOptions, conf config, cluster *node.Cluster, driver nvml.Driver, scripted *fake.Driver, log *zap.Logger,
 ) (*daemon, error) {
 	d := &daemon{o: o, log: log, driver: driver, scripted: scripted, kernel: detector.NewKernelLog(), unread: make(chan struct{})}
-	d.kernel.AcceptUser = o.acceptUserLines
+	if d.kernel.AcceptUser = o.acceptUserLines; o.acceptUserLines {
+		d.kernel.Has = scripted.Has
+	}
 	if err := d.open(conf, cluster); err != nil {
 		d.close()
 		return nil, err
