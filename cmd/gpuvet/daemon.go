@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"time"
 
@@ -238,8 +239,8 @@ func (d *daemon) run(ctx context.Context) error {
 }
 
 func (d *daemon) close() {
-	for i := len(d.closers) - 1; i >= 0; i-- {
-		if err := d.closers[i](); err != nil && !errors.Is(err, net.ErrClosed) {
+	for _, end := range slices.Backward(d.closers) {
+		if err := end(); err != nil && !errors.Is(err, net.ErrClosed) {
 			d.log.Warn("close", zap.Error(err))
 		}
 	}

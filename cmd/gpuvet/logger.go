@@ -15,8 +15,7 @@ import (
 	"k8s.io/klog/v2"
 )
 
-// newLogger logs as text for people or as JSON for collectors; what the
-// Kubernetes libraries log goes the same way.
+// newLogger logs as text for people or as JSON for collectors.
 func newLogger(w io.Writer, format string) *zap.Logger {
 	out := zapcore.Lock(zapcore.AddSync(w))
 	var core zapcore.Core
@@ -28,9 +27,12 @@ func newLogger(w io.Writer, format string) *zap.Logger {
 		c.EncodeDuration = zapcore.StringDurationEncoder
 		core = zapcore.NewCore(zapcore.NewJSONEncoder(c), out, zap.InfoLevel)
 	}
-	log := zap.New(core)
+	return zap.New(core)
+}
+
+// bridge lets what the Kubernetes libraries log go the same way.
+func bridge(log *zap.Logger) {
 	klog.SetLogger(zapr.NewLogger(log.Named("kubernetes").WithOptions(zap.IncreaseLevel(zap.WarnLevel))))
-	return log
 }
 
 // textual reports whether people read the log.

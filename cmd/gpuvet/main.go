@@ -40,7 +40,7 @@ func main() {
 
 // execute runs one command and gives its exit code.
 func execute(ctx context.Context, args []string, in io.Reader, out, errs io.Writer) int {
-	root := rootCommand()
+	root := rootCommand() //nolint:contextcheck // cobra hands ctx to the command that runs
 	root.SetArgs(args)
 	root.SetIn(in)
 	root.SetOut(out)
@@ -50,8 +50,7 @@ func execute(ctx context.Context, args []string, in io.Reader, out, errs io.Writ
 		return exitDone
 	}
 	fmt.Fprintln(errs, "gpuvet:", err)
-	var input inputError
-	if errors.As(err, &input) {
+	if _, ok := errors.AsType[inputError](err); ok {
 		return exitInput
 	}
 	return exitError

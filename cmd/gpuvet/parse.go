@@ -107,7 +107,7 @@ func parse(w, warnings io.Writer, in io.Reader, format string) error {
 		}
 		if !header {
 			header = true
-			fmt.Fprintln(table, "LINE\tKIND\tCODE\tGPU\tCLASS\tACTION\tPROCESS\tTEXT")
+			fmt.Fprintln(table, "LINE\tKIND\tCODE\tADDRESS\tCLASS\tACTION\tPROCESS\tTEXT")
 		}
 		fmt.Fprintf(table, "%d\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", p.Line, p.Kind, code(p.Code), orDash(instance(p)),
 			p.Class, p.Action, orDash(printable(p.Process, 20)), printable(l.Text, 60))
@@ -138,8 +138,8 @@ func instance(p parsed) string {
 func printable(s string, most int) string {
 	q := strconv.Quote(s)
 	q = q[1 : len(q)-1]
-	if len(q) > most {
-		q = q[:most-1] + "…"
+	if runes := []rune(q); len(runes) > most {
+		return string(runes[:most-1]) + "…"
 	}
 	return q
 }

@@ -99,6 +99,9 @@ func run(ctx context.Context, o runOptions, errs io.Writer) error {
 	}
 	log := newLogger(errs, o.logFormat)
 	defer func() { _ = log.Sync() }()
+	if cluster != nil {
+		bridge(log)
+	}
 
 	d, err := newDaemon(o, conf, cluster, driver, scripted, log)
 	if err != nil {
@@ -216,17 +219,17 @@ func (kernelLogOnly) Events(ctx context.Context, _ func(nvml.Event)) error {
 }
 
 // retry runs f until it ends well or ctx does, with a pause that grows to most.
-// Each failure is told once while its text stays the same.
-func retry(ctx context.Context, log *zap.Logger, what string, most time.Duration, f func(context.Context) error) error {
+// A failure is told once while its text stays the same and f ends soon.
+func retry(ctx context.Context, log *zap.Logger, what string, most time.Duration, f func(context.Context) error) {
 	pause, told := 100*time.Millisecond, ""
 	for {
 		began := time.Now()
 		err := f(ctx)
 		if ctx.Err() != nil || err == nil {
-			return nil
+			return
 		}
 		if time.Since(began) > most {
-			pause = 100 * time.Millisecond
+			pause, told = 100*time.Millisecond, ""
 		}
 		if text := err.Error(); text != told {
 			told = text
@@ -234,7 +237,7 @@ func retry(ctx context.Context, log *zap.Logger, what string, most time.Duration
 		}
 		select {
 		case <-ctx.Done():
-			return nil
+			return
 		case <-time.After(pause):
 			pause = min(2*pause, most)
 		}

@@ -31,7 +31,8 @@ func (d *daemon) readKernelLog(ctx context.Context) error {
 	}
 	if d.scripted == nil || d.o.acceptUserLines {
 		g.Go(func() error {
-			return retry(ctx, d.log, "kernel log is not read: faults that NVML does not tell are missed", 10*time.Second, d.readDevice)
+			retry(ctx, d.log, "kernel log is not read: faults that NVML does not tell are missed", 10*time.Second, d.readDevice)
+			return nil
 		})
 	}
 	return g.Wait()
@@ -45,6 +46,7 @@ func (d *daemon) readDevice(ctx context.Context) error {
 		return err
 	}
 	defer reader.Close()
+	d.log.Info("reading the kernel log", zap.String("path", d.o.kernelLog))
 	return d.kernel.Run(ctx, reader, d.detector.Emit, func(c kmsg.Cursor) {
 		d.detector.SetCursor(cursorKernelLog, detector.Cursor{Boot: c.Boot, Seq: c.Seq})
 	})
