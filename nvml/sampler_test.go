@@ -509,6 +509,20 @@ func TestRefreshOfTheNodeSeesAReload(t *testing.T) {
 	})
 }
 
+func TestReloadHasTheHealthOfEveryGPUTakenAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := sample(t, 2, nvml.SamplerOptions{}, nil)
+		pass(500 * time.Millisecond)
+		told := b.since()
+		b.apply(t, 0, fake.Reload{})
+		b.Refresh("")
+		pass(200 * time.Millisecond)
+		got := told()
+		slices.Sort(got)
+		want(t, "outcomes", []string{"0 none", "1 none", "inventory of 2"}, got)
+	})
+}
+
 func TestSampleDoesNotChange(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := sample(t, 2, nvml.SamplerOptions{}, nil)
