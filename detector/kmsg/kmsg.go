@@ -21,7 +21,7 @@ const Kern = 0
 // callback that received the record returns.
 type Record struct {
 	Seq      uint64        // the kernel's sequence number, counted from boot
-	Mono     time.Duration // the kernel's clock: time since boot
+	Mono     time.Duration // time since boot on CLOCK_MONOTONIC; from a FIFO, as it is written there
 	Time     time.Time     // wall-clock time
 	Facility int           // Kern, or another syslog facility
 	Level    int           // syslog level, 0 emergency to 7 debug

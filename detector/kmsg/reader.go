@@ -190,6 +190,7 @@ func (r *Reader) record(raw []byte, h *Handler) {
 		rec.Time = r.clock.wall
 	} else {
 		rec.Time = r.clock.at(rec.Mono)
+		rec.Mono += r.clock.lag
 	}
 	rec.Text, r.scratch = text(rest, r.scratch)
 	h.Record(rec)
