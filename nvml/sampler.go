@@ -178,13 +178,15 @@ func (s *Sampler) failInventory(a answer[Inventory], now time.Time) {
 func (s *Sampler) takeInventory(a answer[Inventory], now time.Time) (found []*sampled, missing []string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	// After a new loading of the driver nothing that was known need hold.
+	anew := s.latest.Load().Inventory.Load != a.value.Load
 	for _, gpu := range a.value.GPUs {
 		g := s.known(gpu.PCI)
 		switch {
 		case g == nil:
 			g = s.begin(gpu.PCI)
 			found = append(found, g)
-		case g.state.Missing, s.absent:
+		case g.state.Missing, s.absent, anew:
 			g.readings.soon()
 			g.health.soon()
 		}
