@@ -44,11 +44,14 @@ func (f *folding) settleGPU(g *GPU) {
 // never evidence.
 func (f *folding) evidence(g *GPU, c Condition) string {
 	row := f.policy.Reasons[c.Reason]
-	if c.Fact {
+	if c.Fact != "" {
 		return ""
 	}
 	switch row.Clear {
 	case ClearLevel:
+		if !g.Fresh || g.Missing {
+			return ""
+		}
 		return "no longer so"
 	case ClearHand, ClearQuiet:
 		return ""
@@ -67,7 +70,7 @@ func (f *folding) evidence(g *GPU, c Condition) string {
 
 // nodeEvidence is the same for a fault of the node: it has no GPU to ask.
 func (f *folding) nodeEvidence(c Condition) string {
-	if c.Fact || f.policy.Reasons[c.Reason].Clear != ClearReset {
+	if c.Fact != "" || f.policy.Reasons[c.Reason].Clear != ClearReset {
 		return ""
 	}
 	return f.renewed(c)
@@ -78,15 +81,19 @@ func (f *folding) nodeEvidence(c Condition) string {
 func (f *folding) renewed(c Condition) string {
 	s := f.next
 	switch {
-	case s.Driver.Load == "" || s.Driver.Missing != "":
+	case s.Driver.Load == "" || s.Driver.Missing != "" || !f.outlived(c):
 		return ""
 	case c.Boot != s.Boot:
 		return "node was rebooted"
-	case c.Load != "" && c.Load != s.Driver.Load:
-		return "driver was loaded again"
 	default:
-		return ""
+		return "driver was loaded again"
 	}
+}
+
+// outlived reports whether the newest sign of a fault is of another boot, or of
+// another loading of the driver.
+func (f *folding) outlived(c Condition) bool {
+	return c.Boot != f.next.Boot || c.Mono < f.next.Driver.Began
 }
 
 // clearByHand ends the faults of one GPU, or those of the node, that a person
@@ -111,15 +118,21 @@ func (f *folding) clearByHand() {
 	g.Conditions = slices.Clone(g.Conditions)
 	for i := range g.Conditions {
 		c := &g.Conditions[i]
-		if named(*c) && c.Fact && f.policy.Reasons[c.Reason].Clear == ClearHand {
-			c.Fact = false
-			g.Waived = append(slices.Clone(g.Waived), c.Reason)
+		if !named(*c) || c.Fact == "" {
+			continue
 		}
-		if named(*c) && c.Fact {
+		switch {
+		case f.policy.Reasons[c.Reason].Clear == ClearHand:
+			c.Fact = ""
+			g.Waived = append(slices.Clone(g.Waived), c.Reason)
+		case c.Fact == SourceKernelLog:
+			c.Fact = "" // the kernel log may never take back what it said
+			g.Recovery = 0
+		default:
 			c.Event = false // what is left of it ends with the fact
 		}
 	}
-	g.Conditions = f.without(g, g.Conditions, func(c Condition) bool { return named(c) && !c.Fact }, why)
+	g.Conditions = f.without(g, g.Conditions, func(c Condition) bool { return named(c) && c.Fact == "" }, why)
 }
 
 // without ends the faults that over names; g is nil for those of the node.

@@ -122,10 +122,10 @@ func (d *Detector) complete(e *Event) {
 	}
 	e.Time = e.Time.Round(0) // from here on the wall clock alone
 	if e.ID == "" {
-		// The clock keeps numbers growing even if the state was lost and the
-		// trail was not.
+		// The clock since boot keeps numbers growing even if the state was lost
+		// and the trail was not.
 		series := e.Boot + "/" + e.Source
-		e.ID = fmt.Sprintf("%s/%d", series, max(d.state.Folded[series]+1, uint64(e.Time.UnixNano())))
+		e.ID = fmt.Sprintf("%s/%d", series, max(d.state.Folded[series]+1, uint64(e.Mono)))
 	}
 }
 

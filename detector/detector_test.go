@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
 
 	"gpuvet.dev/internal/trail"
 )
@@ -201,6 +203,7 @@ func TestHangingDiskStopsNoDetection(t *testing.T) {
 		d, ctx := running(t, Config{Store: store, Trail: store})
 		t.Cleanup(func() { close(store.hang) })
 		for i := range 2 * maxBacklog {
+			d.Emit(Event{Source: SourceDaemon, Kind: KindPCIe})
 			d.Emit(lost(gpuA, i+1))
 		}
 		if g, _ := d.Snapshot().GPU(gpuA); g == nil || g.Xids[0].Count != 2*maxBacklog {
@@ -209,10 +212,92 @@ func TestHangingDiskStopsNoDetection(t *testing.T) {
 		if d.Kept().TrailLost == 0 {
 			t.Error("lost records are not told")
 		}
+		before := d.Kept().TrailLost
+		d.Emit(lost(gpuB, 2*maxBacklog+1))
+		if d.Kept().TrailLost != before {
+			t.Error("what changed nothing has taken the room of what did")
+		}
 		limit, cancel := context.WithTimeout(ctx, time.Second)
 		defer cancel()
 		if _, err := d.Submit(limit, Event{Source: SourceHand, Kind: KindClear, GPU: Device{PCI: gpuA}}); !errors.Is(err, context.DeadlineExceeded) {
 			t.Errorf("error: %v", err)
+		}
+	})
+}
+
+func TestRepeatsOfAnXidHaveOneRecordASecond(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := &disk{}
+		d, _ := running(t, Config{Trail: store})
+		for n := range 3000 {
+			d.Emit(lost(gpuA, n+1))
+			time.Sleep(time.Millisecond)
+		}
+		synctest.Wait()
+		if got := store.counts(); got[1] > 6 {
+			t.Errorf("%d records", got[1])
+		}
+		last, err := DecodeEntry(store.records[len(store.records)-1].Data)
+		if err != nil || last.Repeats < 900 {
+			t.Errorf("last record: %+v, %v", last, err)
+		}
+	})
+}
+
+func TestDeadlinesAreRecordedAfterTheStateWasLost(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		history, err := trail.Open(t.TempDir(), trail.Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer history.Close()
+		hang := func(d *Detector) {
+			d.Emit(Event{Source: SourceState, Kind: KindGPUFound, GPU: Device{PCI: gpuA}})
+			d.Emit(Event{Source: SourceState, Kind: KindUnresponsive, GPU: Device{PCI: gpuA}})
+			after(2 * time.Minute)
+		}
+		first, _ := running(t, Config{Trail: history})
+		for range 100 {
+			first.Emit(Event{Source: SourceDaemon, Kind: KindPCIe})
+		}
+		hang(first)
+		second, _ := running(t, Config{Trail: history})
+		second.epoch = first.epoch
+		hang(second)
+		deadlines := 0
+		for r, err := range history.Read(0) {
+			if err != nil {
+				t.Fatal(err)
+			}
+			if r.Kind == string(KindDeadline) {
+				deadlines++
+			}
+		}
+		if deadlines != 2 {
+			t.Errorf("%d records of deadlines, want 2", deadlines)
+		}
+	})
+}
+
+// stuckLog is a log whose pipe nobody reads.
+type stuckLog chan struct{}
+
+func (l stuckLog) Write(p []byte) (int, error) { <-l; return len(p), nil }
+func (l stuckLog) Sync() error                 { return nil }
+
+func TestFullLogStopsNoDetection(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		pipe := make(stuckLog)
+		log := zap.New(zapcore.NewCore(zapcore.NewJSONEncoder(zap.NewProductionEncoderConfig()), pipe, zap.InfoLevel))
+		d, _ := running(t, Config{Store: &disk{err: errors.New("full")}, Trail: &disk{err: errors.New("full")}, Log: log})
+		t.Cleanup(func() { close(pipe) })
+		after(10 * time.Second) // the keeper is stuck in saying that the disk is full
+		d.Emit(lost(gpuA, 1))
+		if g, _ := d.Snapshot().GPU(gpuA); g == nil || g.Status != Unhealthy {
+			t.Errorf("GPU: %+v", g)
+		}
+		if err := d.Alive(); err != nil {
+			t.Error(err)
 		}
 	})
 }

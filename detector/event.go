@@ -72,7 +72,8 @@ const (
 	KindHang     Kind = "DriverHang"
 	KindLink     Kind = "LinkError"
 	KindRecovery Kind = "Recovery"
-	KindLogGap   Kind = "KernelLogGap" // Fields: lost
+	KindLogGap   Kind = "KernelLogGap"  // Fields: lost
+	KindLoading  Kind = "DriverLoading" // the driver is being loaded, or loaded again
 )
 
 // Kinds that tell a fact about a GPU as NVML sees it. Each is emitted when the
@@ -94,7 +95,7 @@ const (
 // Kinds that are about the node, or come from people and outputs.
 const (
 	KindBoot          Kind = "Boot"          // the daemon started under this boot; Fields: version
-	KindDriverLoaded  Kind = "DriverLoaded"  // Fields: version, cuda, load
+	KindDriverLoaded  Kind = "DriverLoaded"  // Fields: version, cuda, load; ago: how long ago the loading before was seen last
 	KindDriverMissing Kind = "DriverMissing" // Fields: cause
 	KindPolicy        Kind = "Policy"        // Fields: digest
 	KindClear         Kind = "Clear"         // by hand; Fields: reason (empty: all), author

@@ -38,12 +38,16 @@ func (f *folding) xid() {
 		// The driver names the cause, and it left no fault of this GPU.
 		return
 	}
-	if news == 0 {
+	standing := slices.ContainsFunc(g.Conditions, func(c Condition) bool { return c.Reason == verdict.Reason })
+	if news == 0 && (standing || !verdict.Effect.Fences()) {
 		// The other reporter has told of it; this one may know what it did not.
 		f.detail(g, verdict.Reason)
 		return
 	}
 	f.escalate(g)
+	if verdict.Reason == UncorrectableMemory && f.remapped(g) {
+		verdict.Action = ActDrainAndReset
+	}
 	f.raise(g.PCI, verdict, cause, e.Xid.Text, false)
 }
 
@@ -64,6 +68,13 @@ func (f *folding) escalate(g *GPU) {
 	c.Action = ActDrainAndReset
 	c.Xids = with(c.Xids, f.event.Xid.Code)
 	f.tell(g.PCI, *c, Folded, fmt.Sprintf("Xid %d", f.event.Xid.Code), f.event.Time)
+}
+
+// remapped reports whether the row remapper was at work just before.
+func (f *folding) remapped(g *GPU) bool {
+	return slices.ContainsFunc(g.Xids, func(x XidCount) bool {
+		return (x.Code == 63 || x.Code == 64) && f.event.Time.Sub(x.Last).Abs() <= symptomSpan
+	})
 }
 
 func (f *folding) countXid(g *GPU, news uint64) {
@@ -91,7 +102,7 @@ func (f *folding) symptomOf(g *GPU, v Verdict) (int, bool) {
 		switch {
 		case c.Class == Application || c.Reason == v.Reason:
 			continue
-		case c.Reason == GPULost && !e.Time.Before(c.Since) && (!g.Fresh || e.Time.Sub(c.Last) <= symptomSpan):
+		case c.Reason == GPULost && !f.outlived(c) && e.Mono >= c.Mono && (!g.Fresh || e.Time.Sub(c.Last) <= symptomSpan):
 			return i, true
 		case e.Xid.Code != 45:
 			continue
@@ -113,6 +124,7 @@ func (f *folding) member(g *GPU, i int, v Verdict, cause string, news uint64) {
 	if f.event.Time.After(c.Last) {
 		c.Last = f.event.Time
 	}
+	c.Mono, c.Boot = max(c.Mono, f.event.Mono), f.next.Boot
 	if news == 0 || !first {
 		return
 	}
@@ -184,8 +196,12 @@ func (f *folding) raise(pci string, v Verdict, cause, message string, fact bool)
 	}
 	c.Mono = max(c.Mono, e.Mono)
 	c.Count++
-	c.Boot, c.Load = f.next.Boot, f.next.Driver.Load
-	c.Fact, c.Event = c.Fact || fact, c.Event || !fact
+	c.Boot = f.next.Boot
+	if fact {
+		c.Fact = e.Source
+	} else {
+		c.Event = true
+	}
 	if e.Xid != nil {
 		c.Xids = with(c.Xids, e.Xid.Code)
 	}
@@ -295,12 +311,15 @@ func (f *folding) level(g *GPU, on bool, v Verdict, cause string) {
 	}
 }
 
+// recoveryReasons are those that a recovery action stands for.
+var recoveryReasons = []Reason{ResetRequired, RebootRequired, LinkFault}
+
 // recovery folds what the driver asks for. Each action stands for one reason;
 // what it asked for before is no longer a fact.
 func (f *folding) recovery(g *GPU, action int) {
 	g.Recovery = action
 	v := recovery(action)
-	for _, reason := range []Reason{ResetRequired, RebootRequired, LinkFault} {
+	for _, reason := range recoveryReasons {
 		if reason != v.Reason {
 			f.lower(g, reason)
 		}
@@ -311,12 +330,12 @@ func (f *folding) recovery(g *GPU, action int) {
 // lower says that a fault is no longer a fact. Whether it ends is settled with
 // the rest of the evidence.
 func (f *folding) lower(g *GPU, reason Reason) {
-	i := slices.IndexFunc(g.Conditions, func(c Condition) bool { return c.Reason == reason && c.Fact })
+	i := slices.IndexFunc(g.Conditions, func(c Condition) bool { return c.Reason == reason && c.Fact != "" })
 	if i < 0 {
 		return
 	}
 	g.Conditions = slices.Clone(g.Conditions)
-	g.Conditions[i].Fact = false
+	g.Conditions[i].Fact = ""
 }
 
 func with(codes []int, code int) []int {

@@ -1,7 +1,6 @@
 package detector
 
 import (
-	"cmp"
 	"fmt"
 	"maps"
 	"slices"
@@ -26,7 +25,7 @@ const (
 // event's time fires before it, in order and with its own time, so that a live
 // run, a restart and a replay agree. An event met before changes nothing.
 func fold(s *State, p *Policy, e Event) (*State, []Transition, time.Time) {
-	f := &folding{policy: p, event: e, next: shallow(s)}
+	f := &folding{policy: p, event: e, next: shallow(s), before: s.Mono}
 	if f.seen() {
 		return s, nil, s.deadline(s.Time, s.Mono)
 	}
@@ -54,7 +53,8 @@ type folding struct {
 	policy      *Policy
 	event       Event
 	next        *State
-	owned       []*GPU // GPUs of next that are already its own
+	before      time.Duration // the clock since boot before the event
+	owned       []*GPU        // GPUs of next that are already its own
 	transitions []Transition
 }
 
@@ -97,6 +97,9 @@ func (f *folding) seen() bool {
 // it has caught up, while the clock since boot goes on.
 func (f *folding) advance() {
 	e, s := &f.event, f.next
+	if e.Kind == KindBoot {
+		f.forgetHeld()
+	}
 	now, mono := s.Time, s.Mono
 	if e.Time.After(now) {
 		now = e.Time
@@ -127,6 +130,17 @@ func (f *folding) advance() {
 	}
 }
 
+// forgetHeld drops what was never visible: a start of the daemon looks anew.
+func (f *folding) forgetHeld() {
+	held := func(c Condition) bool { return c.Held != nil }
+	for i, g := range f.next.GPUs {
+		if slices.ContainsFunc(g.Conditions, held) {
+			g = f.own(i)
+			g.Conditions = slices.DeleteFunc(slices.Clone(g.Conditions), held)
+		}
+	}
+}
+
 // deadline is the earliest time at which something changes by itself, as the
 // clocks stand; zero if nothing will.
 func (s *State) deadline(now time.Time, mono time.Duration) time.Time {
@@ -145,14 +159,14 @@ func (s *State) deadline(now time.Time, mono time.Duration) time.Time {
 	return first
 }
 
-// due is when a condition becomes visible or ends by itself. Holds run on the
+// due is when a condition becomes visible or ends by itself. Both run on the
 // clock since boot, and are told on the wall clock as both stand.
 func (c *Condition) due(now time.Time, mono time.Duration) time.Time {
 	if c.Held != nil {
 		return now.Add(*c.Held - mono)
 	}
-	if c.Quiet > 0 && !c.Fact {
-		return c.Last.Add(c.Quiet)
+	if c.Quiet > 0 && c.Fact == "" {
+		return now.Add(c.Mono + c.Quiet - mono)
 	}
 	return time.Time{}
 }
@@ -226,6 +240,8 @@ func (f *folding) apply() {
 		f.boot()
 	case KindDriverLoaded:
 		f.driverLoaded()
+	case KindLoading:
+		f.driverLoading()
 	case KindDriverMissing:
 		f.next.Driver.Missing, f.next.Driver.Asked = e.Fields["cause"], true
 		for i := range f.next.GPUs {
@@ -247,15 +263,16 @@ func (f *folding) apply() {
 func (f *folding) boot() {
 	e := &f.event
 	s := f.next
-	if s.Boot != e.Boot {
+	renewed := s.Boot != e.Boot
+	if renewed {
 		s.Boot = e.Boot
 		s.Counters = Counters{Events: map[string]uint64{e.Source + "/" + string(e.Kind): 1}}
 		series, _, _ := number(e.ID)
 		s.Folded = maps.Clone(s.Folded)
 		maps.DeleteFunc(s.Folded, func(key string, _ uint64) bool { return key != series })
-		s.Driver.Load = ""
+		s.Driver = DriverState{}
 		// A GPU that was well and is not there any more was taken out.
-		s.GPUs = slices.DeleteFunc(s.GPUs, func(g *GPU) bool { return len(g.Conditions) == 0 })
+		s.GPUs = slices.DeleteFunc(s.GPUs, func(g *GPU) bool { return len(g.Conditions) == 0 && len(g.Waived) == 0 })
 		for i := range s.GPUs {
 			g := f.own(i)
 			g.Ended, g.Xids, g.Merging, g.Index, g.Missing, g.Recovery, g.Pending = nil, nil, nil, nil, false, 0, false
@@ -264,6 +281,9 @@ func (f *folding) boot() {
 		s.Node = afterBoot(s.Node)
 	}
 	s.Driver.Asked = false
+	if !renewed {
+		s.Driver.Started = f.before
+	}
 	for i := range s.GPUs {
 		f.own(i).Fresh = false
 	}
@@ -274,44 +294,62 @@ func (f *folding) boot() {
 func afterBoot(conditions []Condition) []Condition {
 	var kept []Condition
 	for _, c := range conditions {
-		if c.Held != nil {
-			continue
-		}
-		c.Fact = false
+		// The boot's clock began anew, and so does the quiet that ends it.
+		c.Fact, c.Mono = "", 0
 		kept = append(kept, c)
 	}
 	return kept
 }
 
+// driverLoaded takes the driver as an inventory shows it. Another loading than
+// the one before ends what happened before it began. Where the kernel log did
+// not tell when that was, it counts from the last time that the loading before
+// was seen: rather too early, so that a fault of the new one is not ended.
 func (f *folding) driverLoaded() {
 	e, s := &f.event, f.next
-	load := e.Fields["load"]
-	if s.Driver.Load != load {
-		for i := range s.GPUs {
-			g := f.own(i)
-			// What happened before the first look happened under this loading,
-			// as far as anyone knows.
-			if s.Driver.Load == "" {
-				g.Conditions = stamped(g.Conditions, s.Boot, load)
-			} else {
-				g.Recovery, g.Pending = 0, false
+	d := DriverState{
+		Version: e.Fields["version"], CUDA: e.Fields["cuda"], Load: e.Fields["load"], Asked: true,
+		Began: s.Driver.Began, Started: s.Driver.Started, Shown: s.Driver.Shown,
+	}
+	if s.Driver.Load != d.Load {
+		d.Shown = e.Mono
+	}
+	if s.Driver.Load != "" && s.Driver.Load != d.Load {
+		if !s.Driver.Announced {
+			d.Began = max(d.Began, s.Driver.Started)
+			if ago, err := time.ParseDuration(e.Fields["ago"]); err == nil {
+				d.Began = max(d.Began, e.Mono-ago)
 			}
 		}
-		if s.Driver.Load == "" {
-			s.Node = stamped(s.Node, s.Boot, load)
-		}
+		f.driverRenewed()
 	}
-	s.Driver = DriverState{Version: e.Fields["version"], CUDA: e.Fields["cuda"], Load: load, Asked: true}
+	s.Driver = d
 }
 
-func stamped(conditions []Condition, boot, load string) []Condition {
-	next := slices.Clone(conditions)
-	for i := range next {
-		if next[i].Boot == boot && next[i].Load == "" {
-			next[i].Load = load
+// driverLoading takes the kernel's word that the driver is being loaded. It may
+// come after an inventory has shown that loading.
+func (f *folding) driverLoading() {
+	d := &f.next.Driver
+	if f.event.Mono <= d.Began {
+		return
+	}
+	d.Began = f.event.Mono
+	if d.Began > d.Shown {
+		d.Announced = true
+		f.driverRenewed()
+	}
+}
+
+// driverRenewed forgets what the loading before has said: nothing of it need
+// hold, and no GPU has answered yet.
+func (f *folding) driverRenewed() {
+	for i := range f.next.GPUs {
+		g := f.own(i)
+		g.Fresh, g.Pending, g.Recovery = false, false, 0
+		for _, reason := range recoveryReasons {
+			f.lower(g, reason)
 		}
 	}
-	return next
 }
 
 func (f *folding) taint() {
@@ -370,7 +408,5 @@ func (f *folding) at() *GPU {
 		}
 		f.next.GPUs = slices.Insert(f.next.GPUs, i, &GPU{PCI: pci})
 	}
-	g := f.own(i)
-	g.UUID = cmp.Or(g.UUID, f.event.GPU.UUID)
-	return g
+	return f.own(i)
 }

@@ -10,8 +10,6 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
-
-	"gpuvet.dev/detector/xid"
 )
 
 const (
@@ -26,6 +24,7 @@ type script struct {
 	policy *Policy
 	state  *State
 	boot   string
+	booted time.Time
 	n      map[string]uint64
 	told   []string
 }
@@ -49,7 +48,7 @@ func (s *script) fold(e Event) {
 		e.Boot = s.boot
 	}
 	if e.Mono == 0 {
-		e.Mono = time.Hour + e.Time.Sub(beginning)
+		e.Mono = e.Time.Sub(s.booted)
 	}
 	if e.ID == "" {
 		s.n[e.Source]++
@@ -71,6 +70,11 @@ func (s *script) fold(e Event) {
 
 func (s *script) start(seconds float64, boot string) {
 	s.t.Helper()
+	if s.boot == "" {
+		s.booted = at(seconds).Add(-time.Hour)
+	} else if s.boot != boot {
+		s.booted = at(seconds).Add(-time.Minute)
+	}
 	s.boot = boot
 	s.fold(Event{Source: SourceDaemon, Kind: KindBoot, Time: at(seconds)})
 }
@@ -78,7 +82,7 @@ func (s *script) start(seconds float64, boot string) {
 // driver loads the driver with two GPUs that are well.
 func (s *script) driver(seconds float64, load string) {
 	s.t.Helper()
-	s.fold(Event{Source: SourceState, Kind: KindDriverLoaded, Time: at(seconds), Fields: map[string]string{"version": "570.195.03", "load": load}})
+	s.fold(Event{Source: SourceState, Kind: KindDriverLoaded, Time: at(seconds), Fields: map[string]string{"version": "570.195.03", "load": load, "ago": "500ms"}})
 	for i, pci := range []string{gpuA, gpuB} {
 		s.fold(Event{
 			Source: SourceState, Kind: KindGPUFound, Time: at(seconds), GPU: Device{PCI: pci, UUID: "GPU-" + pci},
@@ -102,11 +106,10 @@ func (s *script) gpu(seconds float64, pci string, kind Kind, fields map[string]s
 
 func (s *script) line(seconds float64, text string) {
 	s.t.Helper()
-	l, ok := xid.Parse([]byte(text))
+	e, ok := NewKernelLog().event([]byte(text))
 	if !ok {
 		s.t.Fatalf("no event: %s", text)
 	}
-	e := FromLine(l)
 	e.Time = at(seconds)
 	s.fold(e)
 }
@@ -174,6 +177,12 @@ func TestTwoReportersOfOneXidAreOneFault(t *testing.T) {
 			s.xid(2.3, gpuA, 119, "x")
 			s.nvml(2.4, gpuA, 119)
 		}, 3},
+		{"the second reporter is late at the window's edge", func(s *script) {
+			s.xid(2, gpuA, 119, "x")
+			s.nvml(2.05, gpuA, 119)
+			s.xid(3.99, gpuA, 119, "x")
+			s.nvml(4.04, gpuA, 119)
+		}, 2},
 		{"three seconds apart are two", func(s *script) { s.nvml(2, gpuA, 119); s.xid(5, gpuA, 119, "x") }, 2},
 		{"another GPU is another fault", func(s *script) { s.nvml(2, gpuB, 119); s.xid(2, gpuA, 119, "x") }, 1},
 	} {
@@ -264,11 +273,11 @@ func TestResetClassFaultEndsByEvidenceOnly(t *testing.T) {
 		{"time is not enough", func(s *script) { s.well(86400, gpuB) }, nil},
 		{"driver loaded again", func(s *script) { s.driver(10, "b") }, []string{gpuA + " GPULost cleared: driver was loaded again"}},
 		{"driver loaded again, still lost", func(s *script) {
-			s.fold(Event{Source: SourceState, Kind: KindDriverLoaded, Time: at(10), Fields: map[string]string{"load": "b"}})
+			s.fold(Event{Source: SourceState, Kind: KindDriverLoaded, Time: at(10), Fields: map[string]string{"load": "b", "ago": "500ms"}})
 			s.gpu(10, gpuA, KindGPULost, nil)
 		}, nil},
 		{"driver loaded again, asks for a reset", func(s *script) {
-			s.fold(Event{Source: SourceState, Kind: KindDriverLoaded, Time: at(10), Fields: map[string]string{"load": "b"}})
+			s.fold(Event{Source: SourceState, Kind: KindDriverLoaded, Time: at(10), Fields: map[string]string{"load": "b", "ago": "500ms"}})
 			s.gpu(11, gpuA, KindGPUBack, nil)
 			s.gpu(11, gpuA, KindRecoveryAction, map[string]string{"action": "1"})
 			s.gpu(11, gpuA, KindFresh, nil)
@@ -507,6 +516,195 @@ func TestWallClockThatIsSetHidesNoFaultAndHurriesNone(t *testing.T) {
 		s.xid(2-hour, gpuA, 119, "x")
 		s.says(gpuA + " ResetRequired raised: Xid 119")
 	})
+}
+
+func TestSameFaultAfterARebootIsANewOne(t *testing.T) {
+	s := newScript(t)
+	s.booted = at(-240 * 3600) // up for ten days
+	s.driver(1, "a")
+	s.xid(2, gpuA, 79, "GPU has fallen off the bus.")
+	s.start(100, "boot-2")
+	s.driver(110, "c")
+	s.told = nil
+	s.xid(120, gpuA, 79, "GPU has fallen off the bus.")
+	s.says(gpuA + " GPULost raised: Xid 79")
+}
+
+func TestFaultAfterAReloadIsNotEndedByIt(t *testing.T) {
+	reload := func(s *script, seconds float64) { s.line(seconds, banner) }
+	t.Run("seen before the inventory shows the reload", func(t *testing.T) {
+		s := newScript(t)
+		s.driver(1, "a")
+		reload(s, 10)
+		s.xid(15, gpuA, 95, "Uncontained")
+		s.driver(30, "b")
+		s.says(gpuA + " UncorrectableMemory raised: Xid 95")
+	})
+	t.Run("and nobody told when it was", func(t *testing.T) {
+		s := newScript(t)
+		s.driver(1, "a")
+		s.xid(15, gpuA, 95, "Uncontained")
+		s.fold(Event{Source: SourceState, Kind: KindDriverLoaded, Time: at(30), Fields: map[string]string{"load": "b", "ago": "20s"}})
+		s.well(30, gpuA)
+		s.says(gpuA + " UncorrectableMemory raised: Xid 95")
+	})
+	t.Run("while nobody looked", func(t *testing.T) {
+		s := newScript(t)
+		s.driver(1, "a")
+		s.start(40, "boot-1")
+		s.xid(20, gpuA, 95, "Uncontained") // from the backlog
+		s.fold(Event{Source: SourceState, Kind: KindDriverLoaded, Time: at(41), Fields: map[string]string{"load": "b"}})
+		s.well(41, gpuA)
+		s.says(gpuA + " UncorrectableMemory raised: Xid 95")
+	})
+	t.Run("but one before it is, also while nobody looked", func(t *testing.T) {
+		s := newScript(t)
+		s.driver(1, "a")
+		s.start(40, "boot-1")
+		s.xid(20, gpuA, 95, "Uncontained")
+		reload(s, 25)
+		s.fold(Event{Source: SourceState, Kind: KindDriverLoaded, Time: at(41), Fields: map[string]string{"load": "b"}})
+		s.well(41, gpuA)
+		s.says(gpuA+" UncorrectableMemory raised: Xid 95", gpuA+" UncorrectableMemory cleared: driver was loaded again")
+	})
+	t.Run("not before the GPU has answered", func(t *testing.T) {
+		s := newScript(t)
+		s.driver(1, "a")
+		s.xid(2, gpuA, 95, "Uncontained")
+		s.fold(Event{Source: SourceState, Kind: KindDriverLoaded, Time: at(30), Fields: map[string]string{"load": "b", "ago": "1s"}})
+		s.says(gpuA + " UncorrectableMemory raised: Xid 95")
+		s.status(gpuB, Unknown)
+	})
+	t.Run("the inventory is quicker than the kernel log", func(t *testing.T) {
+		s := newScript(t)
+		s.driver(1, "a")
+		s.xid(2, gpuA, 95, "Uncontained")
+		s.driver(30, "b")
+		s.line(29.5, banner)
+		s.status(gpuA, Healthy)
+	})
+}
+
+const banner = "NVRM: loading NVIDIA UNIX Open Kernel Module for x86_64  570.195.03  Release Build"
+
+func TestLostGPUOfTheLastBootSwallowsNothing(t *testing.T) {
+	s := newScript(t)
+	s.driver(1, "a")
+	s.xid(2, gpuA, 79, "GPU has fallen off the bus.")
+	s.start(100, "boot-2")
+	s.told = nil
+	s.xid(105, gpuA, 95, "Uncontained")
+	s.driver(110, "c")
+	s.says(gpuA+" UncorrectableMemory raised: Xid 95", gpuA+" GPULost cleared: node was rebooted")
+	s.status(gpuA, Unhealthy)
+}
+
+func TestNVLink5VerdictIsTheKernelLines(t *testing.T) {
+	nonfatal := func(s *script) {
+		s.xid(2, gpuA, 145, "RLW_SRC_TRACK Nonfatal XC1 i0 Link 12 (0x040988e2 0x00000008 0x00000000 0x00000000 0x00000000 0x00000000)")
+	}
+	fatal := func(s *script) {
+		s.xid(2, gpuA, 150, "MSE_WATCHDOG Fatal XC0 i0 Link 00 (0x00000000 0x00000000 0x00000000 0x00000000)")
+	}
+	for _, tt := range []struct {
+		name string
+		play func(*script)
+		want Status
+	}{
+		{"nonfatal, kernel log first", func(s *script) { nonfatal(s); s.nvml(2.1, gpuA, 145) }, Degraded},
+		{"nonfatal, NVML first", func(s *script) { s.nvml(1.9, gpuA, 145); nonfatal(s) }, Degraded},
+		{"fatal, kernel log first", func(s *script) { fatal(s); s.nvml(2.1, gpuA, 150) }, Unhealthy},
+		{"fatal, NVML first", func(s *script) { s.nvml(1.9, gpuA, 150); fatal(s) }, Unhealthy},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			s := newScript(t)
+			s.driver(1, "a")
+			tt.play(s)
+			s.status(gpuA, tt.want)
+			if n := s.count(gpuA, 145) + s.count(gpuA, 150); n != 1 {
+				t.Errorf("counted %d, want 1", n)
+			}
+		})
+	}
+}
+
+func TestWordOfXid154EndsWithTheLoadingThatSaidIt(t *testing.T) {
+	s := newScript(t)
+	s.driver(1, "a")
+	s.xid(2, gpuA, 154, "GPU recovery action changed from 0x0 (None) to 0x1 (GPU Reset Required)")
+	// A driver before 570 has no field 230 to take it back with.
+	s.fold(Event{Source: SourceState, Kind: KindDriverLoaded, Time: at(10), Fields: map[string]string{"load": "b", "ago": "1s"}})
+	s.gpu(11, gpuA, KindFresh, nil)
+	s.says(gpuA+" ResetRequired raised: recovery action gpu-reset", gpuA+" ResetRequired cleared: the driver no longer says so")
+}
+
+func TestWordOfXid154CanBeClearedByHand(t *testing.T) {
+	s := newScript(t)
+	s.xid(2, gpuA, 154, "GPU recovery action changed from 0x0 (None) to 0x1 (GPU Reset Required)")
+	s.fold(Event{Source: SourceHand, Kind: KindClear, Time: at(3), GPU: Device{PCI: gpuA}})
+	s.says(gpuA+" ResetRequired raised: recovery action gpu-reset", gpuA+" ResetRequired cleared: by hand")
+}
+
+func TestClockThatWasAheadEndsNoQuietTime(t *testing.T) {
+	s := newScript(t)
+	s.booted = at(86400 - 3600) // the wall clock is a day ahead
+	s.driver(86400, "a")
+	s.booted = at(-3600) // and set
+	s.xid(3, gpuA, 94, "Contained: SM (0x1). RST: No, D-RST: No")
+	s.gpu(60, gpuB, KindFresh, nil)
+	s.says(gpuA + " ContainedMemoryError raised: Xid 94")
+	s.gpu(3604, gpuB, KindFresh, nil)
+	s.says(gpuA + " ContainedMemoryError cleared: quiet for 1h0m0s")
+}
+
+func TestHoldThatRanOutWhileNobodyLookedIsForgotten(t *testing.T) {
+	s := newScript(t)
+	s.driver(1, "a")
+	s.gpu(10, gpuA, KindUnresponsive, nil)
+	s.start(300, "boot-1")
+	s.driver(301, "a")
+	s.says()
+}
+
+func TestUnresponsiveEndsWhenTheGPUHasAnswered(t *testing.T) {
+	s := newScript(t)
+	s.driver(1, "a")
+	s.gpu(10, gpuA, KindUnresponsive, nil)
+	s.gpu(80, gpuB, KindFresh, nil)
+	s.start(100, "boot-2")
+	s.says(gpuA + " Unresponsive raised: driver calls do not return")
+	s.driver(110, "c")
+	s.says(gpuA + " Unresponsive cleared: no longer so")
+}
+
+func TestWaivedFactSurvivesABoot(t *testing.T) {
+	s := newScript(t)
+	s.driver(1, "a")
+	s.gpu(2, gpuA, KindRemapFailed, map[string]string{"failed": "true"})
+	s.fold(Event{Source: SourceHand, Kind: KindClear, Time: at(3), GPU: Device{PCI: gpuA}})
+	s.start(100, "boot-2")
+	s.driver(101, "c")
+	s.told = nil
+	s.gpu(102, gpuA, KindRemapFailed, map[string]string{"failed": "true"})
+	s.says()
+}
+
+func TestRemapBeforeTheMemoryFaultMeansDrainFirstToo(t *testing.T) {
+	s := newScript(t)
+	s.driver(1, "a")
+	s.xid(2, gpuA, 63, "Row Remapper: New row marked for remapping")
+	s.xid(2.1, gpuA, 48, "An uncorrectable double bit error (DBE) has been detected")
+	g, _ := view(s.state).GPU(gpuA)
+	if len(g.Conditions) != 1 || g.Conditions[0].Action != ActDrainAndReset {
+		t.Errorf("conditions: %+v", g.Conditions)
+	}
+}
+
+func TestUUIDOfAnEventDoesNotNameTheGPU(t *testing.T) {
+	s := newScript(t)
+	s.fold(Event{Source: SourceEvents, Kind: KindXid, Time: at(1), GPU: Device{PCI: gpuA, UUID: "MIG-1"}, Xid: &Report{Code: 79}})
+	s.driver(2, "a")
+	s.says(gpuA + " GPULost raised: Xid 79")
 }
 
 func TestFatalSXidIsAFaultOfTheNode(t *testing.T) {

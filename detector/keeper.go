@@ -54,6 +54,10 @@ func DecodeSaved(payload []byte) (Saved, error) {
 type Entry struct {
 	Event       *Event       `json:"event,omitempty"`
 	Transitions []Transition `json:"transitions,omitempty"`
+	// Repeats counts the events like this one that have no record: the same
+	// Xid of the same GPU, within a second of the record before, changing
+	// nothing. Whoever can raise Xids at will must not flush the history.
+	Repeats uint64 `json:"repeats,omitempty"`
 }
 
 // KindDeadline is the kind of trail records that stand for no event.
@@ -74,8 +78,11 @@ const (
 	retrySave = 2 * time.Second
 	// cursorSave is how often places are saved while nothing else happens.
 	cursorSave = time.Minute
-	// maxBacklog bounds what waits for a disk that does not answer.
+	// maxBacklog bounds what waits for a disk that does not answer. The last
+	// quarter of it is for what changed something.
 	maxBacklog = 4096
+	// repeatSpan is how often a repeated Xid has a record.
+	repeatSpan = time.Second
 )
 
 // keeper writes the trail and the state, in this order, from one goroutine of
@@ -88,6 +95,7 @@ type keeper struct {
 
 	mu      sync.Mutex
 	backlog []trailEntry
+	repeats map[repeatKey]*repeat
 	state   *State
 	last    uint64 // version of state
 	wanted  uint64 // somebody waits for this version
@@ -100,6 +108,17 @@ type keeper struct {
 	report  Kept
 }
 
+type repeatKey struct {
+	pci  string
+	code int
+}
+
+// repeat is the last record of an Xid, and what came like it since.
+type repeat struct {
+	at    time.Duration // since boot
+	count uint64
+}
+
 type trailEntry struct {
 	id, kind string
 	at       time.Time
@@ -110,6 +129,7 @@ func newKeeper(c Config) *keeper {
 	k := &keeper{
 		store: c.Store, trail: c.Trail, log: c.Log, work: make(chan struct{}, 1),
 		settled: make(chan struct{}), cursors: map[string]Cursor{}, state: c.Saved.State,
+		repeats: map[repeatKey]*repeat{},
 	}
 	maps.Copy(k.cursors, c.Saved.Cursors)
 	return k
@@ -125,16 +145,43 @@ func (k *keeper) keep(s *State, e *Event, transitions []Transition) uint64 {
 	if e != nil {
 		entry.id, entry.kind, entry.at = e.ID, string(e.Kind), e.Time
 	} else {
-		entry.id = fmt.Sprintf("%s/deadline/%d", s.Boot, s.Seq)
+		entry.id = fmt.Sprintf("%s/deadline/%d", s.Boot, s.Mono)
 		entry.kind, entry.at = string(KindDeadline), s.Time
 	}
-	if len(k.backlog) < maxBacklog {
+	room := maxBacklog
+	if len(transitions) == 0 && !e.saved() {
+		room -= maxBacklog / 4
+	}
+	switch {
+	case k.repeated(e, &entry.entry):
+	case len(k.backlog) < room:
 		k.backlog = append(k.backlog, entry)
-	} else {
+	default:
 		k.report.TrailLost++
 	}
 	k.poke()
 	return k.last
+}
+
+// repeated reports whether an event needs no record of its own. k.mu is held.
+func (k *keeper) repeated(e *Event, entry *Entry) bool {
+	if e == nil || e.Kind != KindXid || len(entry.Transitions) > 0 || e.Xid == nil {
+		return false
+	}
+	key := repeatKey{e.GPU.PCI, e.Xid.Code}
+	last, ok := k.repeats[key]
+	switch {
+	case !ok:
+		k.repeats[key] = &repeat{at: e.Mono}
+		return false
+	case (e.Mono - last.at).Abs() < repeatSpan:
+		last.count++
+		return true
+	default:
+		entry.Repeats = last.count
+		*last = repeat{at: e.Mono}
+		return false
+	}
 }
 
 func (k *keeper) poke() {
@@ -237,21 +284,22 @@ func (k *keeper) tell(t Transition) {
 		zap.String("class", string(t.Class)), zap.String("effect", string(t.Effect)), zap.String("action", string(t.Action)))
 }
 
-// trailed notes how the trail took something.
+// trailed notes how the trail took a record. Nothing is logged under the lock:
+// the fold needs it, and the log may be a pipe that is full.
 func (k *keeper) trailed(err error) {
 	k.mu.Lock()
-	defer k.mu.Unlock()
-	if err == nil {
-		if k.report.TrailError != "" {
-			k.log.Info("trail takes records again", zap.Uint64("lost", k.report.TrailLost))
-		}
-		k.report.TrailError = ""
-		return
+	before, lost := k.report.TrailError, k.report.TrailLost
+	k.report.TrailError = ""
+	if err != nil {
+		k.report.TrailError = err.Error()
 	}
-	if k.report.TrailError == "" {
+	k.mu.Unlock()
+	switch {
+	case err != nil && before == "":
 		k.log.Warn("trail does not take records; detection goes on", zap.Error(err))
+	case err == nil && before != "":
+		k.log.Info("trail takes records again", zap.Uint64("lost", lost))
 	}
-	k.report.TrailError = err.Error()
 }
 
 func (k *keeper) append(entry trailEntry) error {
@@ -284,28 +332,31 @@ func (k *keeper) save() bool {
 	if err == nil && k.trail != nil {
 		// A place in the trail must not outlive the records up to it. If they
 		// cannot be put on disk, the state is saved all the same.
-		k.trailed(k.trail.Sync())
+		if err := k.trail.Sync(); err != nil {
+			k.trailed(err)
+		}
 	}
 	if err == nil {
 		err = k.store.Save(payload)
 	}
 	k.mu.Lock()
-	defer k.mu.Unlock()
+	before := k.report.SaveError
 	if err != nil {
 		k.failed, k.failure, k.moved = version, err, true
-		if k.report.SaveError == "" {
-			k.log.Error("state is not saved; detection goes on", zap.Error(err))
-		}
 		k.report.SaveError = err.Error()
 	} else {
 		k.done = version
-		if k.report.SaveError != "" {
-			k.log.Info("state is saved again")
-		}
 		k.report.SaveError, k.report.Saved = "", time.Now()
 	}
 	close(k.settled)
 	k.settled = make(chan struct{})
+	k.mu.Unlock()
+	switch {
+	case err != nil && before == "":
+		k.log.Error("state is not saved; detection goes on", zap.Error(err))
+	case err == nil && before != "":
+		k.log.Info("state is saved again")
+	}
 	return err == nil
 }
 

@@ -1,6 +1,7 @@
 package detector
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"strconv"
@@ -73,12 +74,11 @@ func (k *KernelLog) catchUp() { k.once.Do(func() { close(k.caught) }) }
 
 func (k *KernelLog) record(boot string, rec kmsg.Record, emit func(Event)) {
 	k.records.Add(1)
-	line, _, ok := k.read(rec)
+	e, ok := k.read(rec)
 	if !ok {
 		return
 	}
 	faultpoint.Hit("kmsg-read")
-	e := FromLine(line)
 	e.ID = fmt.Sprintf("%s/%s/%d", boot, SourceKernelLog, rec.Seq)
 	e.Boot, e.Time, e.Mono = boot, rec.Time, rec.Mono
 	emit(e)
@@ -86,16 +86,32 @@ func (k *KernelLog) record(boot string, rec kmsg.Record, emit func(Event)) {
 
 // read gives the event that a record completes. What a process wrote never
 // reaches the joiner: it could complete a line of the kernel's.
-func (k *KernelLog) read(rec kmsg.Record) (xid.Line, int, bool) {
+func (k *KernelLog) read(rec kmsg.Record) (Event, bool) {
 	if rec.Facility == kmsg.Kern || k.AcceptUser {
-		line, started, ok := k.joiner.Next(rec.Text)
-		return line, started, ok && (k.Has == nil || line.PCI == "" || k.Has(line.PCI))
+		e, ok := k.event(rec.Text)
+		return e, ok && (k.Has == nil || e.GPU.PCI == "" || k.Has(e.GPU.PCI))
 	}
 	if _, ours := xid.Parse(rec.Text); ours {
 		k.spoofed.Add(1)
 	}
-	return xid.Line{}, 0, false
+	return Event{}, false
 }
+
+// event is the event that a text completes.
+func (k *KernelLog) event(text []byte) (Event, bool) {
+	if bytes.HasPrefix(text, loading) {
+		return Event{Source: SourceKernelLog, Kind: KindLoading}, true
+	}
+	line, _, ok := k.joiner.Next(text)
+	if !ok {
+		return Event{}, false
+	}
+	return FromLine(line), true
+}
+
+// loading begins the line that the driver prints when it is loaded, open and
+// proprietary alike. It tells of no fault, and that those before it are over.
+var loading = []byte("NVRM: loading NVIDIA UNIX ")
 
 // Lines folds the kernel lines of a scripted driver: the fake's kernel log.
 func (k *KernelLog) Lines(ctx context.Context, boot string, lines func(context.Context, func(time.Time, string)) error, emit func(Event)) error {
@@ -105,14 +121,13 @@ func (k *KernelLog) Lines(ctx context.Context, boot string, lines func(context.C
 	var last uint64
 	return lines(ctx, func(at time.Time, text string) {
 		k.records.Add(1)
-		line, _, ok := k.joiner.Next([]byte(text))
+		e, ok := k.event([]byte(text))
 		if !ok {
 			return
 		}
 		// A script has no sequence numbers, and must not use those of the real
 		// log beside it.
 		last = max(last+1, uint64(at.UnixNano()))
-		e := FromLine(line)
 		e.ID = fmt.Sprintf("%s/%s/%d", boot, seriesScript, last)
 		e.Boot, e.Time = boot, at
 		emit(e)

@@ -19,8 +19,9 @@ type Facts struct {
 
 	emit   func(Event)
 	load   string
-	cause  string // why there is no driver
-	loaded bool   // load was told
+	seen   time.Time // when an inventory showed load last
+	cause  string    // why there is no driver
+	loaded bool      // load or cause was told
 	gpus   map[string]*told
 }
 
@@ -48,6 +49,9 @@ func (f *Facts) Observe(o nvml.Observation) {
 
 func (f *Facts) inventory(o nvml.Observation) {
 	if o.InventoryErr != nil {
+		if f.load != "" && !errors.Is(o.InventoryErr, nvml.ErrNoDriver) {
+			return // the driver is there; each GPU tells by itself whether it answers
+		}
 		if cause := o.InventoryErr.Error(); !f.loaded || f.cause != cause || f.load != "" {
 			f.cause, f.loaded, f.load = cause, true, ""
 			for _, g := range f.gpus {
@@ -61,14 +65,19 @@ func (f *Facts) inventory(o nvml.Observation) {
 		return
 	}
 	if f.load != o.Inventory.Load || f.cause != "" || !f.loaded {
+		fields := map[string]string{
+			"version": o.Inventory.DriverVersion, "cuda": o.Inventory.CUDAVersion, "load": o.Inventory.Load,
+		}
+		if !f.seen.IsZero() {
+			fields["ago"] = o.Time.Sub(f.seen).String()
+		}
 		f.load, f.cause, f.loaded = o.Inventory.Load, "", true
 		for _, g := range f.gpus {
 			clear(g.facts)
 		}
-		f.emit(Event{Source: SourceState, Kind: KindDriverLoaded, Time: o.Time, Fields: map[string]string{
-			"version": o.Inventory.DriverVersion, "cuda": o.Inventory.CUDAVersion, "load": o.Inventory.Load,
-		}})
+		f.emit(Event{Source: SourceState, Kind: KindDriverLoaded, Time: o.Time, Fields: fields})
 	}
+	f.seen = o.Time
 	for i, gpu := range o.Inventory.GPUs {
 		f.found(o.Time, gpu, o.Index(gpu.PCI, i))
 	}
@@ -78,8 +87,10 @@ func (f *Facts) inventory(o nvml.Observation) {
 func (f *Facts) found(at time.Time, gpu nvml.GPU, index int) {
 	g, known := f.gpus[gpu.PCI]
 	if !known {
-		g = &told{facts: map[Kind]string{}, answered: at}
-		f.gpus[gpu.PCI] = g
+		g = f.know(gpu, at)
+	}
+	if known && g.gpu.UUID != gpu.UUID {
+		clear(g.facts) // another GPU: nothing of it was told
 	}
 	if known && g.gpu == gpu && g.index == index && g.facts[KindGPUFound] == "present" {
 		return
@@ -93,14 +104,24 @@ func (f *Facts) found(at time.Time, gpu nvml.GPU, index int) {
 	f.emit(Event{Source: SourceState, Kind: KindGPUFound, Time: at, GPU: Device{PCI: gpu.PCI, UUID: gpu.UUID}, Fields: fields})
 }
 
+func (f *Facts) know(gpu nvml.GPU, at time.Time) *told {
+	g := &told{gpu: gpu, facts: map[Kind]string{}, answered: at}
+	f.gpus[gpu.PCI] = g
+	return g
+}
+
 func (f *Facts) health(o nvml.Observation) {
 	g, known := f.gpus[o.PCI]
-	if !known {
+	switch {
+	case !known && !o.Missing:
 		return
+	case !known:
+		g = f.know(nvml.GPU{PCI: o.PCI}, o.Time) // it vanished while nobody looked
 	}
 	switch {
 	case o.Missing:
-		g.silent(KindGPULost)
+		g.silent()
+		delete(g.facts, KindGPULost)
 		g.tell(f, o.Time, KindGPUFound, KindGPUMissing, "missing", nil)
 	case errors.Is(o.Err, nvml.ErrLost):
 		g.silent()
@@ -138,18 +159,17 @@ func (f *Facts) answered(g *told, o nvml.Observation) {
 // Age tells of the GPUs whose last answer is too old.
 func (f *Facts) Age(now time.Time) {
 	for _, g := range f.gpus {
-		if now.Sub(g.answered) > f.Freshness {
+		if g.facts[KindFresh] != silent && now.Sub(g.answered) > f.Freshness {
 			g.tell(f, now, KindFresh, KindStale, "stale", nil)
 		}
 	}
 }
 
+// silent stands for what a fault has already told: the GPU does not answer.
+const silent = "silent"
+
 // silent says that the GPU does not answer: that it does is news again.
-func (g *told) silent(also ...Kind) {
-	for _, heading := range append(also, KindFresh) {
-		delete(g.facts, heading)
-	}
-}
+func (g *told) silent() { g.facts[KindFresh] = silent }
 
 // tell emits a fact unless it was the last one told under its heading.
 func (g *told) tell(f *Facts, at time.Time, heading, kind Kind, value string, fields map[string]string) {
@@ -159,6 +179,9 @@ func (g *told) tell(f *Facts, at time.Time, heading, kind Kind, value string, fi
 	g.facts[heading] = value
 	f.emit(Event{Source: SourceState, Kind: kind, Time: at, GPU: Device{PCI: g.gpu.PCI, UUID: g.gpu.UUID}, Fields: fields})
 }
+
+// saveLimit is how long a driver event waits for the disk.
+const saveLimit = 2 * time.Second
 
 // DriverEvents emits the events that the driver reports, until ctx ends. A
 // stream that breaks is opened again after a pause that grows to 5 s. refresh
@@ -177,10 +200,12 @@ func DriverEvents(ctx context.Context, d nvml.Driver, submit func(context.Contex
 			} else {
 				event.Kind, event.Fields = KindDriverEvent, map[string]string{"type": string(e.Type)}
 			}
-			// The driver forgets what it has told: it must be on disk before the
-			// next one is asked for. If the disk refuses, detection goes on.
-			_, _ = submit(ctx, event)
 			refresh(e.PCI)
+			// The driver forgets what it has told: it should be on disk before the
+			// next one is asked for. If the disk refuses or hangs, detection goes on.
+			limit, cancel := context.WithTimeout(ctx, saveLimit)
+			defer cancel()
+			_, _ = submit(limit, event)
 		})
 		if ended := ctx.Err() != nil || err == nil; ended {
 			return nil

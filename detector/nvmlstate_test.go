@@ -178,3 +178,92 @@ func TestDriverThatGoesLeavesUnknown(t *testing.T) {
 		n.is(t, "Healthy Healthy")
 	})
 }
+
+func TestSilentGPUIsToldOfOnce(t *testing.T) {
+	for name, fault := range map[string]fake.Action{"lost": fake.Lost(true), "hung": fake.Hang(24 * time.Hour), "missing": fake.Missing(true)} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				n := newNode(t, 2)
+				n.do(t, 1, fault)
+				after(12 * time.Hour)
+				if len(n.facts) > 2 {
+					t.Errorf("told %d times", len(n.facts))
+				}
+			})
+		})
+	}
+}
+
+func TestGPUThatVanishedWhileNobodyLookedIsLost(t *testing.T) {
+	d := New(Config{Policy: DefaultPolicy(), Boot: "boot-1"})
+	d.Emit(Event{Source: SourceState, Kind: KindGPUFound, GPU: Device{PCI: gpuA}})
+	d.Emit(Event{Source: SourceDaemon, Kind: KindBoot})
+	facts := NewFacts(nvml.DefaultFreshness, d.Emit)
+	facts.Observe(nvml.Observation{Time: time.Now(), Inventory: &nvml.Inventory{Load: "a"}})
+	facts.Observe(nvml.Observation{Time: time.Now(), PCI: gpuA, Missing: true, Err: nvml.ErrNotFound})
+	if g, _ := d.Snapshot().GPU(gpuA); g.Status != Unhealthy || g.Conditions[0].Reason != GPULost {
+		t.Errorf("GPU: %+v", g)
+	}
+}
+
+func TestAnotherGPUAtTheAddressIsAskedAnew(t *testing.T) {
+	d := New(Config{Policy: DefaultPolicy(), Boot: "boot-1"})
+	facts := NewFacts(nvml.DefaultFreshness, d.Emit)
+	for _, uuid := range []string{"GPU-1", "GPU-2"} {
+		facts.Observe(nvml.Observation{Time: time.Now(), Inventory: &nvml.Inventory{Load: "a", GPUs: []nvml.GPU{{PCI: gpuA, UUID: uuid}}}})
+		facts.Observe(nvml.Observation{Time: time.Now(), PCI: gpuA, Health: &nvml.Health{}})
+	}
+	if g, _ := d.Snapshot().GPU(gpuA); g.Status != Healthy || g.UUID != "GPU-2" {
+		t.Errorf("GPU: %+v", g)
+	}
+}
+
+func TestSlowInventoryCondemnsNobody(t *testing.T) {
+	d := New(Config{Policy: DefaultPolicy(), Boot: "boot-1"})
+	facts := NewFacts(nvml.DefaultFreshness, d.Emit)
+	facts.Observe(nvml.Observation{Time: time.Now(), Inventory: &nvml.Inventory{Load: "a", GPUs: []nvml.GPU{{PCI: gpuA, UUID: "GPU-1"}}}})
+	facts.Observe(nvml.Observation{Time: time.Now(), PCI: gpuA, Health: &nvml.Health{}})
+	facts.Observe(nvml.Observation{Time: time.Now(), InventoryErr: nvml.ErrTimeout})
+	if s := d.Snapshot(); s.GPUs[0].Status != Healthy || s.Driver.Missing != "" {
+		t.Errorf("snapshot: %+v", s)
+	}
+	facts.Observe(nvml.Observation{Time: time.Now(), InventoryErr: nvml.ErrNoDriver})
+	if s := d.Snapshot(); s.GPUs[0].Status != Unknown || s.Driver.Missing == "" {
+		t.Errorf("snapshot: %+v", s)
+	}
+}
+
+func TestHangingDiskStopsNoDriverEvent(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := &disk{hang: make(chan struct{})}
+		d, ctx := running(t, Config{Store: store, Trail: store})
+		t.Cleanup(func() { close(store.hang) })
+		scenario, err := fake.Node("h100", 2)
+		if err != nil {
+			t.Fatal(err)
+		}
+		driver := fake.New(scenario)
+		var asked []string
+		stopped := make(chan struct{})
+		listening, stop := context.WithCancel(ctx)
+		go func() {
+			defer close(stopped)
+			_ = DriverEvents(listening, driver, d.Submit, func(pci string) { asked = append(asked, pci) })
+		}()
+		synctest.Wait()
+		for i := range 2 {
+			if err := driver.Apply(fake.Step{GPU: i, Do: fake.Xid{Code: 79}}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		after(time.Minute)
+		if got := len(d.Snapshot().GPUs); got != 2 {
+			t.Errorf("%d GPUs are lost, want 2", got)
+		}
+		stop()
+		<-stopped
+		if len(asked) < 2 {
+			t.Errorf("asked: %v", asked)
+		}
+	})
+}

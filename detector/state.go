@@ -33,9 +33,18 @@ type State struct {
 type DriverState struct {
 	Version string `json:"version,omitempty"`
 	CUDA    string `json:"cuda,omitempty"`
-	Load    string `json:"load,omitempty"`    // identity of this loading
-	Missing string `json:"missing,omitempty"` // why there is none; empty if there is one
-	Asked   bool   `json:"asked,omitempty"`   // an inventory was attempted under this start
+	Load    string `json:"load,omitempty"` // identity of this loading
+	// Began is a time since boot at which this loading had not begun yet; exact
+	// if the kernel log told of it. What happened before it is over for the GPU.
+	Began time.Duration `json:"began,omitempty"`
+	// Shown is when an inventory showed this loading first, since boot.
+	Shown time.Duration `json:"shown,omitempty"`
+	// Announced: the kernel log told of a loading that no inventory has shown yet.
+	Announced bool `json:"announced,omitempty"`
+	// Started is the last moment of the daemon's life before this one, since boot.
+	Started time.Duration `json:"started,omitempty"`
+	Missing string        `json:"missing,omitempty"` // why there is none; empty if there is one
+	Asked   bool          `json:"asked,omitempty"`   // an inventory was attempted under this start
 }
 
 // Major is the driver's branch, 570 for "570.195.03"; 0 if unknown.
@@ -104,17 +113,17 @@ type Condition struct {
 	// Incident identifies this occurrence: the ID of the event that began it.
 	Incident string `json:"incident"`
 
-	// Fact is true while the fault is a fact that a source sees, and not only
-	// something that happened.
-	Fact bool `json:"fact,omitempty"`
+	// Fact is the source that sees the fault as something that is so, and not
+	// only happened; empty if none does.
+	Fact string `json:"fact,omitempty"`
 	// Event is true if the fault was told by an event: it ends by evidence.
 	Event bool `json:"event,omitempty"`
-	// Boot and Load are those of the newest sign.
+	// Boot is that of the newest sign.
 	Boot string `json:"boot,omitempty"`
-	Load string `json:"load,omitempty"`
 	// Held until this time since boot; nobody sees it before.
 	Held *time.Duration `json:"held,omitempty"`
-	// Quiet is how long after the newest sign it ends by itself; zero: it does not.
+	// Quiet is how long after the newest sign, or after a boot, it ends by
+	// itself; zero: it does not.
 	Quiet time.Duration `json:"quiet,omitempty"`
 }
 

@@ -98,11 +98,18 @@ func (p *Policy) Xid(r *Report, driverMajor int) Verdict {
 	if !ok {
 		return Verdict{Class: Information, Action: ActWatch}
 	}
-	if r.NVLink != nil {
+	switch {
+	case r.NVLink != nil:
 		return decodeNVLink(v, r, driverMajor)
+	case r.Code >= firstNVLink5 && r.Code <= lastNVLink5:
+		// NVML tells the number alone: the kernel's line decides.
+		return Verdict{Reason: LinkWarning, Class: Link, Action: ActWatch}
+	default:
+		return v
 	}
-	return v
 }
+
+const firstNVLink5, lastNVLink5 = 144, 150
 
 // decodeNVLink narrows the verdict on an NVLink5 report by its unit, sub-code
 // and status. Where no rule matches, the line's own word decides; where the
