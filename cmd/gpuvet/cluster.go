@@ -32,17 +32,20 @@ func (d *daemon) connect(cluster *node.Cluster, conf config, history *trail.Trai
 			return fmt.Errorf("--node-name: %w", err)
 		}
 	}
-	d.output = node.New(node.Options{
-		Nodes: core.Nodes(), Events: core.Events("default"), NodeName: name, Config: conf.Node,
-		Submit: d.detector.Submit,
-		History: node.History{
+	var news node.History
+	if history != nil {
+		news = node.History{
 			Read: records(history),
 			Cursor: func() uint64 {
 				c, _ := d.detector.Cursor(cursorNodeEvents)
 				return c.Seq
 			},
 			SetCursor: func(at uint64) { d.detector.SetCursor(cursorNodeEvents, detector.Cursor{Seq: at}) },
-		},
+		}
+	}
+	d.output = node.New(node.Options{
+		Nodes: core.Nodes(), Events: core.Events("default"), NodeName: name, Config: conf.Node,
+		Submit: d.detector.Submit, History: news,
 		Observe: func(call string, took time.Duration, err error) {
 			d.exporter.ObserveCall("kubernetes", call, took, err)
 		},

@@ -40,6 +40,7 @@ type daemon struct {
 	told     string       // which node of which cluster
 	web      net.Listener
 	local    net.Listener
+	noTrail  error // why there is no history
 	closers  []func() error
 
 	// unread is closed when the kernel log cannot be opened: nobody need wait
@@ -97,7 +98,7 @@ func (d *daemon) open(conf config, cluster *node.Cluster) error {
 	policy := detector.DefaultPolicy()
 	d.detector = detector.New(detector.Config{
 		Policy: policy, Saved: saved, Boot: d.boot, Uptime: uptime,
-		Store: dir, Trail: history, Log: d.log.Named("detector"),
+		Store: dir, Trail: d.history(history), Log: d.log.Named("detector"),
 	})
 	d.sampler = nvml.NewSampler(d.driver, nvml.SamplerOptions{Index: indexes(saved.State, d.boot)})
 	if err := d.connect(cluster, conf, history); err != nil {
@@ -126,14 +127,31 @@ func restore(dir *state.Dir, log *zap.Logger) (detector.Saved, error) {
 	return detector.DecodeSaved(payload)
 }
 
-// openTrail opens the history. Without one the daemon detects all the same.
+// history is where the detector keeps what happened.
+func (d *daemon) history(opened *trail.Trail) detector.History {
+	if opened == nil {
+		return lostTrail{d.noTrail}
+	}
+	return opened
+}
+
+// lostTrail stands for a trail that could not be opened: it says so.
+type lostTrail struct{ err error }
+
+func (l lostTrail) Append(trail.Record) (bool, error) { return false, l.err }
+func (l lostTrail) Sync() error                       { return nil }
+
+// openTrail opens the history. Without one, nil, the daemon detects all the
+// same.
 func (d *daemon) openTrail(conf config) (*trail.Trail, error) {
 	history, err := trail.Open(filepath.Join(d.o.stateDir, "trail"), conf.Trail.options(d.boot))
 	if errors.Is(err, trail.ErrNewer) {
 		return nil, inputError{err}
 	}
 	if err != nil {
-		return nil, err
+		d.log.Error("trail cannot be opened; detection goes on without history and without Events", zap.Error(err))
+		d.noTrail = err
+		return nil, nil
 	}
 	d.closers = append(d.closers, history.Close)
 	if opened := history.Opened(); opened.TornFile != "" || opened.Broken != nil {
@@ -175,7 +193,7 @@ func kindOf(mode os.FileMode) string {
 
 func uptime() (time.Duration, error) {
 	var ts unix.Timespec
-	if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &ts); err != nil {
+	if err := unix.ClockGettime(unix.CLOCK_MONOTONIC, &ts); err != nil {
 		return 0, fmt.Errorf("read the clock since boot: %w", err)
 	}
 	return time.Duration(ts.Nano()), nil

@@ -218,3 +218,16 @@ func TestFullDiskDelaysNoDetection(t *testing.T) {
 	}
 	d.eventually("the trail takes records again", func() bool { return !strings.Contains(d.status(), "trail: ") })
 }
+
+func TestTrailThatCannotBeOpenedIsSaidAndDelaysNoDetection(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "trail"), []byte("a file, not a folder"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	d := startScenario(t, dir, losing)
+	d.ready()
+	d.untilStatus(1, detector.Unhealthy)
+	d.eventually("status tells that there is no history", func() bool {
+		return strings.Contains(d.status(), "trail: does not take records: ")
+	})
+}

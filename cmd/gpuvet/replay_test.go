@@ -54,7 +54,7 @@ func TestReplayOfATrailAgreesWithTheDaemon(t *testing.T) {
 	d := startScenario(t, dir, troubled)
 	d.ready()
 	d.eventually("all has happened", func() bool {
-		return d.gpu(1).Status == detector.Healthy && len(reasonsOf(d.gpu(2))) == 1 && len(d.report().Snapshot.Transitions) >= 6
+		return d.gpu(1).Status == detector.Healthy && len(reasonsOf(d.gpu(2))) == 1 && len(d.report().Snapshot.Transitions) >= 5
 	})
 	d.end()
 	s := folder(t, dir)
