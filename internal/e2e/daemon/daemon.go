@@ -3,10 +3,10 @@
 package daemon
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -21,15 +21,18 @@ import (
 
 // Options say what a daemon is started with.
 type Options struct {
-	Node       string   // the node that it watches and its token is bound to
-	Scenario   string   // path of a scenario file, as [Fleet.Scenario] writes it
+	Node       string   // the node that it watches
+	TokenNode  string   // the node that its token is bound to; empty: the same
+	Scenario   string   // path of a scenario file, as [Fleet.Scenario] writes it; empty: real GPUs
 	FaultPoint string   // value of GPUVET_FAULTPOINT; empty: none
 	Args       []string // further flags of `gpuvet run`
 }
 
 // Daemon is a gpuvet with its state folder, through any number of restarts.
 type Daemon struct {
-	options    Options
+	// Options are those of the next life.
+	Options Options
+
 	binary     string
 	dir        string // of state and log
 	socket     string
@@ -53,7 +56,7 @@ func Start(t testing.TB, cluster *kube.Cluster, options Options) *Daemon {
 	if err != nil {
 		t.Fatalf("there is no daemon to test: %v", err)
 	}
-	kubeconfig, err := cluster.TokenKubeconfig(t.Context(), kube.Shipped, options.Node)
+	kubeconfig, err := cluster.TokenKubeconfig(t.Context(), kube.Shipped, cmp.Or(options.TokenNode, options.Node))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -67,8 +70,8 @@ func Start(t testing.TB, cluster *kube.Cluster, options Options) *Daemon {
 		t.Fatalf("make folder of socket: %v", err)
 	}
 	d := &Daemon{
-		options: options, binary: binary, kubeconfig: kubeconfig, dir: dir,
-		socket: filepath.Join(sockets, "gpuvet.sock"), address: freeAddress(t),
+		Options: options, binary: binary, kubeconfig: kubeconfig, dir: dir,
+		socket: filepath.Join(sockets, "gpuvet.sock"), address: ownAddress(),
 	}
 	t.Cleanup(func() {
 		if d.running != nil {
@@ -76,20 +79,24 @@ func Start(t testing.TB, cluster *kube.Cluster, options Options) *Daemon {
 		}
 		if t.Failed() {
 			t.Logf("log of the daemon on %s:\n%s", options.Node, d.Log())
+			return
+		}
+		// The same test again must not find it.
+		if err := os.RemoveAll(dir); err != nil {
+			t.Errorf("remove state of daemon: %v", err)
 		}
 	})
 	d.launch(t)
 	return d
 }
 
-// Restart starts an ended daemon again with the same state. An empty fault
-// point lets it live.
-func (d *Daemon) Restart(t testing.TB, faultPoint string) {
+// Restart starts an ended daemon again with the same state and the options as
+// they are now.
+func (d *Daemon) Restart(t testing.TB) {
 	t.Helper()
 	if d.running != nil {
 		t.Fatal("restart: the daemon still runs")
 	}
-	d.options.FaultPoint = faultPoint
 	d.launch(t)
 }
 
@@ -100,14 +107,16 @@ func (d *Daemon) launch(t testing.TB) {
 		t.Fatalf("open log of daemon: %v", err)
 	}
 	defer log.Close()
-	args := append([]string{
+	args := []string{
 		"run", "--log-format", "json",
-		"--kubeconfig", d.kubeconfig, "--node-name", d.options.Node,
-		"--fake-nvml", d.options.Scenario, "--accept-user-kernel-lines",
-		"--state-dir", filepath.Join(d.dir, "state"), "--socket", d.Socket(), "--listen", d.address,
-	}, d.options.Args...)
-	life := &running{cmd: exec.Command(d.binary, args...), ended: make(chan struct{})}
-	life.cmd.Env = append(os.Environ(), "GPUVET_FAULTPOINT="+d.options.FaultPoint)
+		"--kubeconfig", d.kubeconfig, "--node-name", d.Options.Node,
+		"--state-dir", filepath.Join(d.dir, "state"), "--socket", d.socket, "--listen", d.address,
+	}
+	if d.Options.Scenario != "" {
+		args = append(args, "--fake-nvml", d.Options.Scenario, "--accept-user-kernel-lines")
+	}
+	life := &running{cmd: exec.Command(d.binary, append(args, d.Options.Args...)...), ended: make(chan struct{})}
+	life.cmd.Env = append(os.Environ(), "GPUVET_FAULTPOINT="+d.Options.FaultPoint)
 	life.cmd.Stdout, life.cmd.Stderr = log, log
 	if err := life.cmd.Start(); err != nil {
 		t.Fatalf("start daemon: %v", err)
@@ -177,14 +186,11 @@ func (d *Daemon) Log() string {
 	return string(content)
 }
 
-// Socket is the path of the local socket, for other commands of gpuvet.
-func (d *Daemon) Socket() string { return d.socket }
-
-// Command runs another command of gpuvet, such as "status", and returns what it
-// printed and its exit code.
+// Command runs another command of gpuvet that asks the daemon, such as "status",
+// and returns what it printed and its exit code.
 func (d *Daemon) Command(t testing.TB, args ...string) (output string, code int) {
 	t.Helper()
-	command := exec.CommandContext(t.Context(), d.binary, args...)
+	command := exec.CommandContext(t.Context(), d.binary, append(args, "--socket", d.socket)...)
 	out, err := command.CombinedOutput()
 	if command.ProcessState == nil {
 		t.Fatalf("run gpuvet %s: %v", args[0], err)
@@ -215,16 +221,27 @@ func (d *Daemon) get(ctx context.Context, path string) (string, error) {
 	return string(body), nil
 }
 
+// AnonymousMemory is what the daemon takes of the machine's memory and shares
+// with nobody, in bytes.
+func (d *Daemon) AnonymousMemory(t testing.TB) int64 {
+	t.Helper()
+	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", d.running.cmd.Process.Pid))
+	if err != nil {
+		t.Fatalf("read memory of daemon: %v", err)
+	}
+	_, rest, _ := strings.Cut(string(status), "\nRssAnon:")
+	var kilobytes int64
+	if _, err := fmt.Sscan(rest, &kilobytes); err != nil {
+		t.Fatalf("read memory of daemon: %v", err)
+	}
+	return kilobytes << 10
+}
+
 func (d *Daemon) logPath() string { return filepath.Join(d.dir, "log") }
 
-// freeAddress is a loopback address that nobody listens on. Inside the
-// namespaces only this test takes any.
-func freeAddress(t testing.TB) string {
-	t.Helper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatalf("find a free port: %v", err)
-	}
-	defer listener.Close()
-	return listener.Addr().String()
+// ownAddress is a loopback address that nobody else listens on, and that stays
+// the daemon's while it is down.
+func ownAddress() string {
+	host := randomBytes(3)
+	return fmt.Sprintf("127.%d.%d.%d:9410", host[0], host[1], max(host[2], 2))
 }

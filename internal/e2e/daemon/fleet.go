@@ -11,8 +11,8 @@ import (
 )
 
 // Fleet is the GPUs of one scripted node, in PCI order. The kernel log is one
-// for the machine and keeps what earlier tests wrote to it, so every fleet has
-// a PCI domain of its own: old lines are about GPUs that it does not have.
+// for the machine and keeps what other tests write to it, so the addresses are
+// drawn at random: those lines are about GPUs that this fleet does not have.
 type Fleet []GPU
 
 // GPU is how one scripted GPU is called.
@@ -23,14 +23,14 @@ type GPU struct {
 
 // NewFleet makes up to eight GPUs.
 func NewFleet(count int) Fleet {
+	place := randomBytes(4)
 	// The first bit keeps away from domain 0, where real GPUs are.
-	domain := randomBytes(2)
-	domain[0] |= 0x80
+	domain, bus, slot := []byte{place[0] | 0x80, place[1]}, place[2]&^7, place[3]&0x1f
 	fleet := make(Fleet, count)
 	for i := range fleet {
 		id := hex.EncodeToString(randomBytes(16))
 		fleet[i] = GPU{
-			PCI:  fmt.Sprintf("%x:%02x:00.0", domain, i+1),
+			PCI:  fmt.Sprintf("%x:%02x:%02x.0", domain, int(bus)+i, slot),
 			UUID: fmt.Sprintf("GPU-%s-%s-%s-%s-%s", id[:8], id[8:12], id[12:16], id[16:20], id[20:]),
 		}
 	}

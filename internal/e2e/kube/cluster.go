@@ -21,8 +21,9 @@ type Cluster struct {
 	plan       plan
 	authority  *authority
 	admin      *kubernetes.Clientset
-	processes  []*process // in the order of their start
-	apiServer  *process   // nil while it is stopped
+	watcher    *kubernetes.Clientset // the same without a limit to each call
+	processes  []*process            // in the order of their start
+	apiServer  *process              // nil while it is stopped
 	startedAt  time.Time
 	rightsFrom string // folder of the shipped rights
 }
@@ -90,12 +91,29 @@ func (c *Cluster) StopAPIServer() {
 }
 
 // StartAPIServer starts it again and waits until it is ready, which takes a few
-// seconds.
+// seconds. [Cluster.WakeControllers] is for tests that need them afterwards.
 func (c *Cluster) StartAPIServer(ctx context.Context) error {
 	if c.apiServer != nil {
 		return nil
 	}
 	return c.startAPIServer(ctx)
+}
+
+// WakeControllers starts everything that acts on objects anew: after an outage
+// each of them waits for up to a minute before it asks again.
+func (c *Cluster) WakeControllers(ctx context.Context) error {
+	for _, p := range c.processes {
+		if slices.Contains([]string{"kube-controller-manager", "kube-scheduler", "kubelet"}, p.name) {
+			p.kill()
+		}
+	}
+	if err := c.startControllers(ctx); err != nil {
+		return err
+	}
+	if err := c.startKubelet(ctx); err != nil {
+		return err
+	}
+	return c.awaitNode(ctx)
 }
 
 // stop kills what would otherwise still write to the state folder while it is

@@ -74,8 +74,15 @@ func (c *Cluster) connectAdmin() error {
 	if err != nil {
 		return fmt.Errorf("read kubeconfig of admin: %w", err)
 	}
-	c.admin, err = connect(restConfig)
-	return err
+	if c.admin, err = connect(restConfig); err != nil {
+		return err
+	}
+	restConfig.Timeout = 0
+	c.watcher, err = kubernetes.NewForConfig(restConfig)
+	if err != nil {
+		return fmt.Errorf("make client: %w", err)
+	}
+	return nil
 }
 
 // connect makes a client that never holds a test back.
