@@ -81,8 +81,6 @@ const (
 	// maxBacklog bounds what waits for a disk that does not answer. The last
 	// quarter of it is for what changed something.
 	maxBacklog = 4096
-	// repeatSpan is how often a repeated Xid has a record.
-	repeatSpan = time.Second
 )
 
 // keeper writes the trail and the state, in this order, from one goroutine of
@@ -95,7 +93,7 @@ type keeper struct {
 
 	mu      sync.Mutex
 	backlog []trailEntry
-	repeats map[repeatKey]*repeat
+	repeats repeats
 	state   *State
 	last    uint64 // version of state
 	wanted  uint64 // somebody waits for this version
@@ -108,17 +106,6 @@ type keeper struct {
 	report  Kept
 }
 
-type repeatKey struct {
-	pci  string
-	code int
-}
-
-// repeat is the last record of an Xid, and what came like it since.
-type repeat struct {
-	at    time.Duration // since boot
-	count uint64
-}
-
 type trailEntry struct {
 	id, kind string
 	at       time.Time
@@ -129,7 +116,7 @@ func newKeeper(c Config) *keeper {
 	k := &keeper{
 		store: c.Store, trail: c.Trail, log: c.Log, work: make(chan struct{}, 1),
 		settled: make(chan struct{}), cursors: map[string]Cursor{}, state: c.Saved.State,
-		repeats: map[repeatKey]*repeat{},
+		repeats: repeats{},
 	}
 	maps.Copy(k.cursors, c.Saved.Cursors)
 	return k
@@ -153,7 +140,7 @@ func (k *keeper) keep(s *State, e *Event, transitions []Transition) uint64 {
 		room -= maxBacklog / 4
 	}
 	switch {
-	case k.repeated(e, &entry.entry):
+	case k.repeats.swallow(e, &entry.entry):
 	case len(k.backlog) < room:
 		k.backlog = append(k.backlog, entry)
 	default:
@@ -161,27 +148,6 @@ func (k *keeper) keep(s *State, e *Event, transitions []Transition) uint64 {
 	}
 	k.poke()
 	return k.last
-}
-
-// repeated reports whether an event needs no record of its own. k.mu is held.
-func (k *keeper) repeated(e *Event, entry *Entry) bool {
-	if e == nil || e.Kind != KindXid || len(entry.Transitions) > 0 || e.Xid == nil {
-		return false
-	}
-	key := repeatKey{e.GPU.PCI, e.Xid.Code}
-	last, ok := k.repeats[key]
-	switch {
-	case !ok:
-		k.repeats[key] = &repeat{at: e.Mono}
-		return false
-	case (e.Mono - last.at).Abs() < repeatSpan:
-		last.count++
-		return true
-	default:
-		entry.Repeats = last.count
-		*last = repeat{at: e.Mono}
-		return false
-	}
 }
 
 func (k *keeper) poke() {

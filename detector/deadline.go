@@ -1,0 +1,124 @@
+package detector
+
+import (
+	"fmt"
+	"slices"
+	"time"
+)
+
+// advance moves the clocks to the event, firing deadlines on the way. A late
+// event turns neither back: a wall clock that was set back stands still until
+// it has caught up, while the clock since boot goes on.
+func (f *folding) advance() {
+	e, s := &f.event, f.next
+	if e.Kind == KindBoot {
+		f.forgetHeld()
+	}
+	now, mono := s.Time, s.Mono
+	if e.Time.After(now) {
+		now = e.Time
+	}
+	renewed := s.Boot != "" && e.Boot != s.Boot
+	switch {
+	case renewed:
+		// The clock of the boot before has ended.
+	case e.Mono != 0:
+		mono = max(mono, e.Mono)
+	default:
+		// A saved log may not tell it; time passes all the same.
+		mono += now.Sub(s.Time)
+	}
+	for {
+		due := s.deadline(now, mono)
+		if due.IsZero() || due.After(now) {
+			break
+		}
+		f.fire(due, now, mono)
+	}
+	s.Time, s.Mono = now, mono
+	if renewed {
+		s.Mono = e.Mono
+	}
+	if s.Boot == "" {
+		s.Boot = e.Boot
+	}
+}
+
+// forgetHeld drops what was never visible: a start of the daemon looks anew.
+func (f *folding) forgetHeld() {
+	held := func(c Condition) bool { return c.Held != nil }
+	for i, g := range f.next.GPUs {
+		if slices.ContainsFunc(g.Conditions, held) {
+			g = f.own(i)
+			g.Conditions = slices.DeleteFunc(slices.Clone(g.Conditions), held)
+		}
+	}
+}
+
+// deadline is the earliest time at which something changes by itself, as the
+// clocks stand; zero if nothing will.
+func (s *State) deadline(now time.Time, mono time.Duration) time.Time {
+	var first time.Time
+	note := func(conditions []Condition) {
+		for _, c := range conditions {
+			if due := c.due(now, mono); !due.IsZero() && (first.IsZero() || due.Before(first)) {
+				first = due
+			}
+		}
+	}
+	for _, g := range s.GPUs {
+		note(g.Conditions)
+	}
+	note(s.Node)
+	return first
+}
+
+// due is when a condition becomes visible or ends by itself. Both run on the
+// clock since boot, and are told on the wall clock as both stand.
+func (c *Condition) due(now time.Time, mono time.Duration) time.Time {
+	if c.Held != nil {
+		return now.Add(*c.Held - mono)
+	}
+	if c.Quiet > 0 && c.Fact == "" {
+		return now.Add(c.Mono + c.Quiet - mono)
+	}
+	return time.Time{}
+}
+
+// fire lets everything happen that is due at one moment.
+func (f *folding) fire(due, now time.Time, mono time.Duration) {
+	f.next.Seq++
+	isDue := func(c Condition) bool {
+		at := c.due(now, mono)
+		return !at.IsZero() && !at.After(due)
+	}
+	each := func(g *GPU, pci string, conditions []Condition) []Condition {
+		var kept []Condition
+		for _, c := range conditions {
+			switch {
+			case !isDue(c):
+				kept = append(kept, c)
+			case c.Held != nil:
+				c.Held = nil
+				f.tell(pci, c, Raised, c.Cause, due)
+				kept = append(kept, c)
+			default:
+				f.tell(pci, c, Cleared, fmt.Sprintf("quiet for %s", c.Quiet), due)
+				if g != nil {
+					g.end(c)
+				}
+			}
+		}
+		return kept
+	}
+	for i, g := range f.next.GPUs {
+		if slices.ContainsFunc(g.Conditions, isDue) {
+			g = f.own(i)
+			g.Conditions = each(g, g.PCI, g.Conditions)
+		}
+	}
+	if slices.ContainsFunc(f.next.Node, isDue) {
+		f.next.Node = each(nil, "", f.next.Node)
+	}
+}
+

@@ -1,0 +1,52 @@
+package detector
+
+import (
+	"context"
+	"time"
+
+	"gpuvet.dev/nvml"
+)
+
+// saveLimit is how long a driver event waits for the disk.
+const saveLimit = 2 * time.Second
+
+// DriverEvents emits the events that the driver reports, until ctx ends. A
+// stream that breaks is opened again after a pause that grows to 5 s. refresh
+// asks for the health of a GPU, or with an empty address for the inventory.
+func DriverEvents(ctx context.Context, d nvml.Driver, submit func(context.Context, Event) (*Snapshot, error), refresh func(pci string)) error {
+	pause := 100 * time.Millisecond
+	for {
+		began := time.Now()
+		err := d.Events(ctx, func(e nvml.Event) {
+			event := Event{
+				Source: SourceEvents, Time: e.Time,
+				GPU: Device{PCI: e.PCI, UUID: e.UUID, GPUInstance: e.GPUInstance, ComputeInstance: e.ComputeInstance},
+			}
+			if e.Type == nvml.EventXid {
+				event.Kind, event.Xid = KindXid, &Report{Code: e.Xid}
+			} else {
+				event.Kind, event.Fields = KindDriverEvent, map[string]string{"type": string(e.Type)}
+			}
+			refresh(e.PCI)
+			// The driver forgets what it has told: it should be on disk before the
+			// next one is asked for. If the disk refuses or hangs, detection goes on.
+			limit, cancel := context.WithTimeout(ctx, saveLimit)
+			defer cancel()
+			_, _ = submit(limit, event)
+		})
+		if ended := ctx.Err() != nil || err == nil; ended {
+			return nil
+		}
+		// The driver may have gone, or been loaded again.
+		refresh("")
+		if time.Since(began) > time.Minute {
+			pause = 100 * time.Millisecond
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(pause):
+			pause = min(2*pause, 5*time.Second)
+		}
+	}
+}
