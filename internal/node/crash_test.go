@@ -18,6 +18,7 @@ import (
 // The same with a real process, disk and SIGKILL: one Event for the fault and
 // one for its end, one taint, and none when it is over.
 func TestKilledDaemonGoesOnWhereItStopped(t *testing.T) {
+	t.Parallel()
 	noder := filepath.Join(t.TempDir(), "noder")
 	build := exec.Command("go", "build", "-tags", "faultpoints", "-o", noder, "./testdata/noder")
 	if out, err := build.CombinedOutput(); err != nil {

@@ -155,9 +155,9 @@ func severity(s corev1.ConditionStatus) int {
 		return 2
 	case corev1.ConditionUnknown:
 		return 1
-	default:
-		return 0
+	case corev1.ConditionTrue:
 	}
+	return 0
 }
 
 // worseThan reports whether d has bad news that was has not.

@@ -198,9 +198,9 @@ func decodeQuantity(n node, q Quantity, g GPU) float64 {
 		return n.bytes(0, float64(g.MemoryBytes))
 	case PCIeReplays:
 		return float64(n.integer(0, math.MaxInt32))
-	default: // shares
-		return n.number(0, 1)
+	case Utilization, MemoryUtilization, Wave:
 	}
+	return n.number(0, 1) // a share
 }
 
 func indexes(gpus []GPU) string {

@@ -205,8 +205,8 @@ func (d *Driver) KernelLines(ctx context.Context, emit func(time.Time, string)) 
 		next = d.kernel.next
 		d.mu.Unlock()
 		for _, line := range lines {
-			if ctx.Err() != nil {
-				return nil
+			if ended := ctx.Err() != nil; ended {
+				break
 			}
 			emit(line.time, line.text)
 		}
