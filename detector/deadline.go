@@ -121,4 +121,3 @@ func (f *folding) fire(due, now time.Time, mono time.Duration) {
 		f.next.Node = each(nil, "", f.next.Node)
 	}
 }
-

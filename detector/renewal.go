@@ -99,4 +99,3 @@ func (f *folding) driverRenewed() {
 		}
 	}
 }
-

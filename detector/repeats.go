@@ -40,4 +40,3 @@ func (r repeats) swallow(e *Event, entry *Entry) bool {
 		return false
 	}
 }
-
