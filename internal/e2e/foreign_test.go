@@ -25,7 +25,7 @@ const (
 // other wrote.
 func TestNodeTaintOfOthersSurvives(t *testing.T) {
 	t.Parallel()
-	s := newSubject(t, "others", "{at: 10s, reload: driver}")
+	s := newSubject(t, "others")
 	patchNode(t, s.node, `{"spec":{"taints":[{"key":"`+foreignKey+`","effect":"NoSchedule"}]}}`)
 	seen := cluster.WatchNode(t, s.node)
 
@@ -33,15 +33,19 @@ func TestNodeTaintOfOthersSurvives(t *testing.T) {
 	defer stop()
 	ended := make(chan rival)
 	go func() { ended <- toggle(ctx, s.node) }()
-	s.lose(t, 0)
-	s.awaitFenced(t, 0)
-	kube.Eventually(t, 30*time.Second, func() error { return healthy(read(t, s.node)) })
+	var ourConflicts float64
+	for range 5 {
+		s.lose(t, 0)
+		s.awaitFenced(t, 0)
+		s.recover(t)
+		met, err := s.Value(t.Context(), "gpuvet_call_errors_total", "call", "patch node")
+		if err != nil {
+			t.Error(err)
+		}
+		ourConflicts += met
+	}
 	stop()
 	other := <-ended
-	ourConflicts, err := s.Value(t.Context(), "gpuvet_call_errors_total", "call", "patch node")
-	if err != nil {
-		t.Error(err)
-	}
 	t.Logf("the other writer wrote %d times; it met %d conflicts, the daemon %v", other.writes, other.conflicts, ourConflicts)
 	for _, fault := range other.lost {
 		t.Error(fault)
@@ -85,12 +89,13 @@ func toggle(ctx context.Context, name string) (r rival) {
 		if diff := cmp.Diff(wrote, foreignTaints(node)); r.writes > 0 && diff != "" {
 			r.lost = append(r.lost, "others' taints are not as their writer left them (-want +got):\n"+diff)
 		}
-		pause(ctx, 5*time.Millisecond) // let somebody come in between
+		pause(ctx, 2*time.Millisecond) // let somebody come in between
 		isToggled := func(taint corev1.Taint) bool { return taint.Key == toggledKey }
 		if slices.ContainsFunc(node.Spec.Taints, isToggled) {
 			node.Spec.Taints = slices.DeleteFunc(node.Spec.Taints, isToggled)
 		} else {
-			node.Spec.Taints = append(node.Spec.Taints, corev1.Taint{Key: toggledKey, Effect: corev1.TaintEffectNoSchedule})
+			// At the front, so that the place of the daemon's changes all the time.
+			node.Spec.Taints = slices.Insert(node.Spec.Taints, 0, corev1.Taint{Key: toggledKey, Effect: corev1.TaintEffectNoSchedule})
 		}
 		switch _, err := nodes.Update(ctx, node, metav1.UpdateOptions{}); {
 		case err == nil:
@@ -120,10 +125,7 @@ func TestNodeForeignEntryUnderOurKeyIsLeftAlone(t *testing.T) {
 		if condition.Status != corev1.ConditionFalse || condition.Reason != "GPULost" {
 			return fmt.Errorf("condition is %s (%s), want False (GPULost)", condition.Status, condition.Reason)
 		}
-		if up, err := s.Value(t.Context(), "gpuvet_output_up", "output", "node"); err != nil || up != 0 {
-			return fmt.Errorf("gpuvet_output_up is %v, %v, want 0: our taint is not there", up, err)
-		}
-		return nil
+		return s.isHindered(t)
 	})
 	kube.Eventually(t, soon, func() error {
 		for _, event := range cluster.Events(t, s.node, "gpuvet.dev") {

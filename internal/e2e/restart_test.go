@@ -39,41 +39,58 @@ func TestNodeRestartKeepsFault(t *testing.T) {
 	s.awaitEvents(t, "GPULost", 2)
 }
 
+func TestNodeGPUThatWentWhileNobodyLookedIsLost(t *testing.T) {
+	t.Parallel()
+	s := newSubject(t, "went")
+	s.stop(t)
+	s.Options.Scenario = s.fleet[:1].Scenario(t)
+	s.Restart(t)
+	s.awaitFenced(t, 1)
+	s.awaitEvents(t, "GPULost", 1)
+}
+
 // The API server is the cluster's, so nothing else runs meanwhile.
 func TestNodeAPIServerGone(t *testing.T) {
-	s := newSubject(t, "outage")
-	t.Cleanup(func() {
-		if err := cluster.WakeControllers(context.WithoutCancel(t.Context())); err != nil {
-			t.Error(err)
-		}
-	})
-	cluster.StopAPIServer()
-	gone := time.Now()
-	pause(t.Context(), 5*time.Second)
-	s.lose(t, 0)
-	lost := time.Now()
-	s.awaitXids(t, 0, 79, 1)
-	detected := time.Since(lost)
-	if limit := 2 * time.Second; detected > limit {
-		t.Errorf("the Xid was in the metrics after %s, want %s whatever the API server does", detected, limit)
+	for _, tt := range []struct {
+		name         string
+		stop, resume func(context.Context) error
+	}{
+		{"killed", func(context.Context) error { cluster.StopAPIServer(); return nil }, cluster.StartAPIServer},
+		{"hanging", func(context.Context) error { return cluster.FreezeAPIServer() }, func(context.Context) error { return cluster.ThawAPIServer() }},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			s := newSubject(t, "outage-"+tt.name)
+			t.Cleanup(func() {
+				ctx := context.WithoutCancel(t.Context())
+				if err := errors.Join(tt.resume(ctx), cluster.WakeControllers(ctx)); err != nil {
+					t.Error(err)
+				}
+			})
+			if err := tt.stop(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			over := time.Now().Add(20 * time.Second)
+			pause(t.Context(), 5*time.Second)
+			s.lose(t, 0)
+			lost := time.Now()
+			s.awaitXids(t, 0, 79, 1)
+			detected := time.Since(lost)
+			if limit := 2 * time.Second; detected > limit {
+				t.Errorf("the Xid was in the metrics after %s, want %s whatever the API server does", detected, limit)
+			}
+			kube.Eventually(t, soon, func() error { return s.isHindered(t) })
+			pause(t.Context(), time.Until(over))
+			if err := tt.resume(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			returned := time.Now()
+			kube.Eventually(t, time.Minute, func() error { return fenced(read(t, s.node), s.fleet[0]) })
+			applied := time.Since(returned)
+			if limit := 11 * time.Second; applied > limit {
+				t.Errorf("the fence came %s after the API server's return, want %s", applied, limit)
+			}
+			t.Logf("detected after %s, applied %s after the return", detected, applied)
+			s.awaitEvents(t, "GPULost", 1)
+		})
 	}
-	kube.Eventually(t, soon, func() error {
-		up, err := s.Value(t.Context(), "gpuvet_output_up", "output", "node")
-		if err == nil && up != 0 {
-			err = errors.New("the metrics do not say that the node cannot be written")
-		}
-		return err
-	})
-	pause(t.Context(), 20*time.Second-time.Since(gone))
-	if err := cluster.StartAPIServer(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	returned := time.Now()
-	kube.Eventually(t, time.Minute, func() error { return fenced(read(t, s.node), s.fleet[0]) })
-	applied := time.Since(returned)
-	if limit := 11 * time.Second; applied > limit {
-		t.Errorf("the fence came %s after the API server's return, want %s", applied, limit)
-	}
-	t.Logf("detected after %s, applied %s after the return", detected, applied)
-	s.awaitEvents(t, "GPULost", 1)
 }

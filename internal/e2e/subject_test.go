@@ -96,6 +96,16 @@ func (s *subject) awaitXids(t *testing.T, gpu, code int, want float64) {
 	})
 }
 
+// isHindered is nil if the metrics say that the node cannot be written.
+func (s *subject) isHindered(t *testing.T) error {
+	t.Helper()
+	up, err := s.Value(t.Context(), "gpuvet_output_up", "output", "node")
+	if err == nil && up != 0 {
+		err = fmt.Errorf("gpuvet_output_up is %v, want 0", up)
+	}
+	return err
+}
+
 // events are those of a reason that the daemon wrote about its node and GPUs.
 func (s *subject) events(t *testing.T, reason string) []corev1.Event {
 	t.Helper()

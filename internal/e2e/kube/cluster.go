@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"syscall"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -98,6 +99,13 @@ func (c *Cluster) StartAPIServer(ctx context.Context) error {
 	}
 	return c.startAPIServer(ctx)
 }
+
+// FreezeAPIServer makes the API server hang: connections stand, and nothing is
+// answered.
+func (c *Cluster) FreezeAPIServer() error { return c.apiServer.signal(syscall.SIGSTOP) }
+
+// ThawAPIServer lets it go on, if it was frozen.
+func (c *Cluster) ThawAPIServer() error { return c.apiServer.signal(syscall.SIGCONT) }
 
 // WakeControllers starts everything that acts on objects anew: after an outage
 // each of them waits for up to a minute before it asks again.
