@@ -94,7 +94,7 @@ const (
 
 // Kinds that are about the node, or come from people and outputs.
 const (
-	KindBoot          Kind = "Boot"          // the daemon started under this boot; Fields: version
+	KindBoot          Kind = "Boot"          // the daemon started under this boot; Fields: version; gpus: scripted
 	KindDriverLoaded  Kind = "DriverLoaded"  // Fields: version, cuda, load; ago: how long ago the loading before was seen last
 	KindDriverMissing Kind = "DriverMissing" // Fields: cause
 	KindPolicy        Kind = "Policy"        // Fields: digest

@@ -139,6 +139,27 @@ func TestAlertableXidsAreThoseThatFenceAndTheCommonOnes(t *testing.T) {
 	}
 }
 
+func TestRemedyIsTheStrongestAction(t *testing.T) {
+	for _, tt := range []struct {
+		actions []Action
+		want    Action
+	}{
+		{nil, ActNone},
+		{[]Action{ActRestartApp}, ActRestartApp},
+		{[]Action{ActResetGPU, ActRebootNode, ActWatch}, ActRebootNode},
+		{[]Action{ActDrainAndReset, ActResetGPU}, ActDrainAndReset},
+		{[]Action{ActContactSupport, ActRebootNode}, ActContactSupport},
+	} {
+		var conditions []Condition
+		for _, a := range tt.actions {
+			conditions = append(conditions, Condition{Action: a})
+		}
+		if got := Remedy(conditions); got != tt.want {
+			t.Errorf("%v: %s, want %s", tt.actions, got, tt.want)
+		}
+	}
+}
+
 func TestPolicyDigestTellsPoliciesApart(t *testing.T) {
 	a, b := DefaultPolicy(), DefaultPolicy()
 	if a.Digest() != b.Digest() {

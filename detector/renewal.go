@@ -6,6 +6,9 @@ import (
 	"time"
 )
 
+// Scripted is the value of the field gpus of KindBoot for GPUs of a script.
+const Scripted = "scripted"
+
 // boot starts a boot, or goes on in the same one. Nothing that was seen before
 // the start is fresh after it.
 func (f *folding) boot() {
@@ -28,7 +31,7 @@ func (f *folding) boot() {
 		}
 		s.Node = afterBoot(s.Node)
 	}
-	s.Driver.Asked = false
+	s.Driver.Asked, s.Scripted = false, e.Fields["gpus"] == Scripted
 	if !renewed {
 		s.Driver.Started = f.before
 	}

@@ -14,6 +14,8 @@ type State struct {
 	Time time.Time     `json:"time"` // of the newest event
 	Mono time.Duration `json:"mono,omitempty"`
 	Boot string        `json:"boot,omitempty"`
+	// Scripted: the GPUs are those of a script, and nobody's hardware.
+	Scripted bool `json:"scripted,omitempty"`
 
 	Driver DriverState `json:"driver,omitzero"`
 	GPUs   []*GPU      `json:"gpus,omitempty"` // by PCI address

@@ -1,5 +1,7 @@
 package detector
 
+import "slices"
+
 // Class says whose fault it is.
 type Class string
 
@@ -71,6 +73,20 @@ const (
 	ActUpdateSoftware Action = "update-software"
 	ActContactSupport Action = "contact-support"
 )
+
+// Remedy is the strongest of the actions that several faults ask for: a reset is
+// no remedy for a GPU that also asks for a reboot.
+func Remedy(conditions []Condition) Action {
+	rank := []Action{
+		ActNone, ActWatch, ActRestartApp, ActUpdateSoftware, ActDrainP2P, ActResetGPU, ActDrainAndReset, ActRebootNode,
+		ActCheckHardware, ActContactSupport,
+	}
+	strongest := 0
+	for _, c := range conditions {
+		strongest = max(strongest, slices.Index(rank, c.Action))
+	}
+	return rank[strongest]
+}
 
 // Status is the answer to "is this GPU fit?".
 type Status string

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/http"
 	"os/user"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -20,7 +21,9 @@ func clearCommand() *cobra.Command {
 		Short: "Declare the faults of a GPU over, by hand",
 		Long: `Declare the faults of a GPU over, or the one of them that is named. GPU is an
 index, a PCI address or a UUID, or "node" for the faults of the node itself. New
-evidence raises them again. It is recorded in the trail with its author.`,
+evidence raises them again. What a source says is so at present stays until the
+source says otherwise: a GPU that NVML says is lost stays lost. It is recorded in
+the trail with its author.`,
 		Example: `  gpuvet clear 3
   gpuvet clear 0000:5d:00.0 GPULost`,
 		Args: func(cmd *cobra.Command, args []string) error {
@@ -51,6 +54,9 @@ evidence raises them again. It is recorded in the trail with its author.`,
 				name = "node"
 			}
 			fmt.Fprintf(cmd.OutOrStdout(), "%s: cleared %s, left %s\n", name, list(done.Cleared), list(done.Left))
+			if request.Reason != "" && slices.Contains(done.Left, detector.Reason(request.Reason)) {
+				return fmt.Errorf("%s: %s stays, for it is so at present: it ends when its source says otherwise", name, request.Reason)
+			}
 			return nil
 		},
 	}

@@ -82,6 +82,9 @@ func (d *daemon) open(conf config, cluster *node.Cluster) error {
 	if err != nil {
 		return err
 	}
+	if err := d.sameGPUs(saved.State); err != nil {
+		return err
+	}
 	history, err := d.openTrail(conf)
 	if err != nil {
 		return err
@@ -127,6 +130,19 @@ func restore(dir *state.Dir, log *zap.Logger) (detector.Saved, error) {
 	return detector.DecodeSaved(payload)
 }
 
+// sameGPUs refuses state of scripted GPUs for real ones, and the other way
+// round: a node must not be fenced for a fault that was played.
+func (d *daemon) sameGPUs(s *detector.State) error {
+	switch {
+	case s == nil || s.Seq == 0 || s.Scripted == (d.scripted != nil):
+		return nil
+	case s.Scripted:
+		return badInput("--state-dir %s: holds what was seen of scripted GPUs: expected another folder, or --fake-nvml", d.o.stateDir)
+	default:
+		return badInput("--state-dir %s: holds what was seen of real GPUs: expected another folder with --fake-nvml", d.o.stateDir)
+	}
+}
+
 // history is where the detector keeps what happened.
 func (d *daemon) history(opened *trail.Trail) detector.History {
 	if opened == nil {
@@ -155,17 +171,24 @@ func (d *daemon) openTrail(conf config) (*trail.Trail, error) {
 	}
 	d.closers = append(d.closers, history.Close)
 	if opened := history.Opened(); opened.TornFile != "" || opened.Broken != nil {
-		d.log.Warn("trail was not left whole", zap.String("torn", opened.TornFile), zap.Int64("bytes", opened.TornBytes), zap.Error(opened.Broken))
+		d.log.Warn("trail is incomplete or was changed", zap.String("torn", opened.TornFile), zap.Int64("bytes", opened.TornBytes), zap.Error(opened.Broken))
 	}
 	return history, nil
 }
 
 // listenLocal listens on a socket that only this user may use. One that a
-// killed daemon left behind is replaced: the lock on the state says that
-// nobody uses it.
+// killed daemon left behind is replaced.
 func listenLocal(path string) (net.Listener, error) {
-	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+	dir := filepath.Dir(path)
+	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, err
+	}
+	if err := private(dir); err != nil {
+		return nil, err
+	}
+	if c, err := net.DialTimeout("unix", path, time.Second); err == nil {
+		c.Close()
+		return nil, fmt.Errorf("another gpuvet answers on %s: stop it, or name another socket", path)
 	}
 	if info, err := os.Lstat(path); err == nil {
 		if info.Mode()&os.ModeSocket == 0 {
@@ -178,6 +201,24 @@ func listenLocal(path string) (net.Listener, error) {
 	old := unix.Umask(0o077)
 	defer unix.Umask(old)
 	return net.Listen("unix", path)
+}
+
+// private refuses a folder in which somebody else could put his own socket in
+// place of ours.
+func private(dir string) error {
+	var st unix.Stat_t
+	if err := unix.Stat(dir, &st); err != nil {
+		return fmt.Errorf("stat %s: %w", dir, err)
+	}
+	sticky := st.Mode&unix.S_ISVTX != 0
+	switch {
+	case st.Mode&0o022 != 0 && !sticky:
+		return fmt.Errorf("folder %s has mode %04o: expected one that nobody else may write to", dir, st.Mode&0o7777)
+	case !sticky && st.Uid != 0 && int(st.Uid) != os.Geteuid():
+		return fmt.Errorf("folder %s belongs to user %d: expected user %d or root", dir, st.Uid, os.Geteuid())
+	default:
+		return nil
+	}
 }
 
 func kindOf(mode os.FileMode) string {
@@ -235,7 +276,11 @@ func (d *daemon) run(ctx context.Context) error {
 	keeping, kept := context.WithCancel(context.WithoutCancel(ctx))
 	ended := make(chan error, 1)
 	go func() { ended <- d.detector.Run(keeping) }()
-	d.detector.Emit(detector.Event{Source: detector.SourceDaemon, Kind: detector.KindBoot, Fields: map[string]string{"version": buildVersion()}})
+	start := map[string]string{"version": buildVersion()}
+	if d.scripted != nil {
+		start["gpus"] = detector.Scripted
+	}
+	d.detector.Emit(detector.Event{Source: detector.SourceDaemon, Kind: detector.KindBoot, Fields: start})
 	d.detector.Emit(detector.Event{Source: detector.SourceDaemon, Kind: detector.KindPolicy, Fields: map[string]string{"digest": d.detector.Policy().Digest()}})
 
 	g, ctx := errgroup.WithContext(ctx)

@@ -25,6 +25,9 @@ timeline:
 
 const healthy = "gpus: {count: 2, profile: h100}\n"
 
+// driverless has nothing to tell: what a daemon knows then, it has remembered.
+const driverless = healthy + "driver: {absent: true}\n"
+
 func TestNodeWithoutDriverAndKernelLogIsReadyAndSaysSo(t *testing.T) {
 	d := startDaemon(t, t.TempDir())
 	d.ready()
@@ -100,7 +103,7 @@ func TestTornStateIsReplacedByTheOneBefore(t *testing.T) {
 		t.Fatal(err)
 	}
 
-	d := startDaemon(t, dir)
+	d := startScenario(t, dir, driverless)
 	d.ready()
 	if got := reasonsOf(d.gpu(1)); !slices.Contains(got, detector.GPULost) {
 		t.Errorf("GPU 1 has %v, want GPULost as it was saved", got)
@@ -143,7 +146,7 @@ func fromAnotherBoot(t *testing.T) string {
 }
 
 func TestBootAloneEndsNoFaultAndStartsCountersAgain(t *testing.T) {
-	d := startDaemon(t, fromAnotherBoot(t))
+	d := startScenario(t, fromAnotherBoot(t), driverless)
 	d.ready()
 	gpus := d.report().Snapshot.GPUs
 	if len(gpus) != 1 {

@@ -83,3 +83,23 @@ func TestCommandsSayThatNoDaemonAnswers(t *testing.T) {
 		failed(t, append(args, "--socket", gone), "no gpuvet answers on "+gone, `"gpuvet run"`, "--socket")
 	}
 }
+
+func TestSocketOfALivingDaemonIsLeftToIt(t *testing.T) {
+	first := startScenario(t, t.TempDir(), healthy)
+	first.ready()
+	failed(t, daemonArgs(t, t.TempDir(), "--socket", first.socket), "--socket", "another gpuvet answers on", first.socket)
+	if status := first.status(); !strings.Contains(status, "Healthy") {
+		t.Errorf("the first daemon answers\n%s", status)
+	}
+}
+
+func TestSocketInAFolderOfOthersIsRefused(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "open")
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chmod(dir, 0o777); err != nil {
+		t.Fatal(err)
+	}
+	failed(t, daemonArgs(t, t.TempDir(), "--socket", filepath.Join(dir, "s")), "--socket", dir, "0777", "nobody else may write to")
+}

@@ -77,6 +77,7 @@ func TestBadInputOfTheDaemonStartsNothing(t *testing.T) {
 		"log format":      {[]string{"--log-format", "xml"}, []string{`--log-format "xml"`, "auto, text or json"}},
 		"address":         {[]string{"--listen", "9410"}, []string{`--listen "9410"`, "such as :9410"}},
 		"port":            {[]string{"--listen", ":99999"}, []string{`--listen ":99999"`, "such as :9410"}},
+		"node name":       {[]string{"--node-name", "Bad_Name!"}, []string{"--node-name", "Bad_Name!", "expected the name of a node"}},
 		"state folder":    {[]string{"--state-dir", ""}, []string{"--state-dir", "expected a folder"}},
 		"socket":          {[]string{"--socket", ""}, []string{"--socket", "expected a path"}},
 		"config missing":  {[]string{"--config", missing}, []string{"--config", missing, "no such file"}},
@@ -234,7 +235,7 @@ func TestTrailOfANewerGpuvetIsLeftAlone(t *testing.T) {
 	if err := os.WriteFile(path, []byte(newer), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	refused(t, daemonArgs(t, dir), path, "newer gpuvet")
+	refused(t, daemonArgs(t, dir, "--fake-nvml", file(t, "scenario.yaml", healthy)), path, "newer gpuvet")
 	refused(t, []string{"replay", filepath.Dir(path)}, path, "newer gpuvet")
 	refused(t, []string{"replay", path}, path, "newer gpuvet")
 	if left, _ := os.ReadFile(path); string(left) != newer {
@@ -250,4 +251,22 @@ func folder(t *testing.T, dir string) *state.Dir {
 		t.Fatal(err)
 	}
 	return d
+}
+
+func TestStateOfScriptedGPUsIsNotTakenForRealOnes(t *testing.T) {
+	dir := t.TempDir()
+	lost(t, dir)
+	refused(t, daemonArgs(t, dir), "--state-dir", dir, "scripted GPUs", "expected another folder")
+
+	dir = t.TempDir()
+	real := startDaemon(t, dir)
+	real.ready()
+	real.end()
+	refused(t, daemonArgs(t, dir, "--fake-nvml", file(t, "scenario.yaml", healthy)), "--state-dir", dir, "real GPUs", "expected another folder")
+}
+
+func TestPackedLogIsRefused(t *testing.T) {
+	packed := file(t, "syslog.2.gz", "\x1f\x8b\x08\x00\x00\x00\x00\x00")
+	refused(t, []string{"parse", packed}, packed, "packed with gzip", "expected text")
+	refused(t, []string{"replay", packed}, packed, "packed with gzip", "expected text")
 }

@@ -31,7 +31,7 @@ func (e inputError) Unwrap() error { return e.err }
 func badInput(format string, args ...any) error { return inputError{fmt.Errorf(format, args...)} }
 
 func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
 	defer stop()
 	// The second signal ends the process at once.
 	context.AfterFunc(ctx, stop)
@@ -69,6 +69,7 @@ that are not.
   gpuvet xid 79                 what an Xid means and what gpuvet does about it
   gpuvet parse /var/log/syslog  the GPU events in a saved kernel log
   gpuvet replay dmesg.txt       what the daemon would have decided`,
+		Version:           buildVersion(),
 		SilenceUsage:      true,
 		SilenceErrors:     true,
 		CompletionOptions: cobra.CompletionOptions{HiddenDefaultCmd: true},

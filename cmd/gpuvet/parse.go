@@ -1,6 +1,8 @@
 package main
 
 import (
+	"bufio"
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -60,7 +62,7 @@ is not judged here: the daemon counts only what the kernel itself wrote.`,
 // openLog opens the file that a command was given, or standard input.
 func openLog(cmd *cobra.Command, args []string) (io.ReadCloser, error) {
 	if len(args) == 0 || args[0] == "-" {
-		return io.NopCloser(cmd.InOrStdin()), nil
+		return uncompressed("standard input", io.NopCloser(cmd.InOrStdin()))
 	}
 	f, err := os.Open(args[0])
 	if err != nil {
@@ -70,7 +72,26 @@ func openLog(cmd *cobra.Command, args []string) (io.ReadCloser, error) {
 		f.Close()
 		return nil, badInput("%s: is a folder: expected a saved kernel log", args[0])
 	}
-	return f, nil
+	return uncompressed(args[0], f)
+}
+
+// compressions are the first bytes of what a log may have been packed with.
+var compressions = map[string]string{"gzip": "\x1f\x8b", "xz": "\xfd7zXZ\x00", "zstd": "\x28\xb5\x2f\xfd", "bzip2": "BZh"}
+
+// uncompressed refuses a packed log: no event would be found in it.
+func uncompressed(name string, log io.ReadCloser) (io.ReadCloser, error) {
+	buffered := bufio.NewReaderSize(log, 64<<10)
+	head, _ := buffered.Peek(8)
+	for packer, magic := range compressions {
+		if bytes.HasPrefix(head, []byte(magic)) {
+			log.Close()
+			return nil, badInput("%s: is packed with %s: expected text; unpack it and pipe it in", name, packer)
+		}
+	}
+	return struct {
+		io.Reader
+		io.Closer
+	}{buffered, log}, nil
 }
 
 func oneOf(flag, value string, expected ...string) error {
@@ -84,8 +105,8 @@ func parse(w, warnings io.Writer, in io.Reader, format string) error {
 	policy := detector.DefaultPolicy()
 	encoder := json.NewEncoder(w)
 	table := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
-	header := false
-	driver := 0
+	found := 0
+	driver := 0 // unknown: where the driver's branch matters, the line's own word decides
 	for l, err := range detector.Lines(kmsg.Text(in)) {
 		if errors.Is(err, kmsg.ErrLongLine) {
 			fmt.Fprintln(warnings, "gpuvet parse:", err)
@@ -94,6 +115,7 @@ func parse(w, warnings io.Writer, in io.Reader, format string) error {
 		if err != nil {
 			return errors.Join(table.Flush(), err)
 		}
+		found++
 		v := policy.Kernel(detector.FromLine(l.Line), driver)
 		p := parsed{
 			Line: l.Number, Kind: l.Kind.String(), Code: l.Code, PCI: l.PCI, GPUInstance: l.GPUInstance,
@@ -105,8 +127,7 @@ func parse(w, warnings io.Writer, in io.Reader, format string) error {
 			}
 			continue
 		}
-		if !header {
-			header = true
+		if found == 1 {
 			fmt.Fprintln(table, "LINE\tKIND\tCODE\tADDRESS\tCLASS\tACTION\tPROCESS\tTEXT")
 		}
 		fmt.Fprintf(table, "%d\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", p.Line, p.Kind, code(p.Code), orDash(instance(p)),

@@ -36,11 +36,12 @@ type replayed struct {
 func replayCommand() *cobra.Command {
 	var format string
 	cmd := &cobra.Command{
-		Use:   "replay FILE",
+		Use:   "replay FILE|-",
 		Short: "Show what the daemon would have decided on a kernel log or a trail",
 		Long: `Fold a saved kernel log, or the trail of a daemon (a file or its folder), and
-print each change of what people would have seen, with its cause. Events that
-the log does not tell by wall time count from the Unix epoch.`,
+print each change of what people would have seen, with its cause: raised,
+cleared by evidence, or folded into the fault that explains it. A log that tells
+no wall time counts from 1970, the boot.`,
 		Example: `  gpuvet replay dmesg.txt
   gpuvet replay -o json /var/lib/gpuvet/trail`,
 		Args: func(cmd *cobra.Command, args []string) error {
@@ -116,11 +117,15 @@ func replay(w, warnings io.Writer, events iter.Seq2[detector.Event, error], form
 	encoder := json.NewEncoder(w)
 	table := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
 	header := false
+	var broken error
 	for t, err := range detector.Replay(detector.DefaultPolicy(), events) {
 		switch {
 		case err == nil:
 		case readOn(err):
 			fmt.Fprintln(warnings, "gpuvet replay:", err)
+			if errors.Is(err, trail.ErrBroken) {
+				broken = errors.New("the trail was changed or is incomplete: what is shown may not be what was")
+			}
 			continue
 		case errors.Is(err, trail.ErrNewer):
 			return errors.Join(table.Flush(), inputError{err})
@@ -141,7 +146,7 @@ func replay(w, warnings io.Writer, events iter.Seq2[detector.Event, error], form
 		fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", t.Time.Format("2006-01-02 15:04:05.000"), cmp.Or(t.PCI, "node"), t.Condition,
 			t.Status, t.Class, orDash(string(t.Effect)), strings.TrimSpace(t.Cause))
 	}
-	return table.Flush()
+	return errors.Join(table.Flush(), broken)
 }
 
 // readOn reports whether what follows the fault of a file can be used.

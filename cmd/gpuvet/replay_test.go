@@ -109,7 +109,7 @@ func TestBrokenTrailIsReplayedAndSaid(t *testing.T) {
 		t.Fatal(err)
 	}
 	o := gpuvet(t, "", "replay", filepath.Dir(path))
-	if o.code != exitDone || !strings.Contains(o.err, "trail is broken") || !strings.Contains(o.out, "GPULost") {
+	if o.code != exitError || !strings.Contains(o.err, "trail is broken") || !strings.Contains(o.err, "changed or is incomplete") || !strings.Contains(o.out, "GPULost") {
 		t.Errorf("%+v", o)
 	}
 }

@@ -15,6 +15,7 @@ import (
 	"github.com/prometheus/exporter-toolkit/web"
 	"github.com/spf13/cobra"
 	"go.uber.org/zap"
+	"k8s.io/apimachinery/pkg/util/validation"
 
 	"gpuvet.dev/detector/kmsg"
 	"gpuvet.dev/internal/node"
@@ -54,6 +55,9 @@ To try it without a GPU:
 		Args: arguments(0, "no argument"),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			o.configured = cmd.Flags().Changed("config")
+			if o.fakeNVML != "" && !cmd.Flags().Changed("state-dir") {
+				o.stateDir += "-fake" // what was played must not be taken for what was
+			}
 			return run(cmd.Context(), o, cmd.ErrOrStderr())
 		},
 	}
@@ -62,12 +66,12 @@ To try it without a GPU:
 	f.StringVar(&o.listen, "listen", ":9410", "address for metrics and probes")
 	f.StringVar(&o.webConfig, "web-config", "", "web configuration file of the Prometheus exporter toolkit: TLS and basic auth")
 	f.BoolVar(&o.standalone, "standalone", false, "tell no cluster, even if there is one")
-	f.BoolVar(&o.dryRun, "dry-run", false, "log what would be written to the cluster, and write nothing")
+	f.BoolVar(&o.dryRun, "dry-run", false, "log what would be written to the cluster, and write nothing; rights are not tried")
 	f.StringVar(&o.nodeName, "node-name", os.Getenv("NODE_NAME"), "name of this node in the cluster (default $NODE_NAME, then the host name)")
 	f.StringVar(&o.kubeconfig, "kubeconfig", "", "kubeconfig file; in a pod its ServiceAccount is used")
 	f.StringVar(&o.fakeNVML, "fake-nvml", "", "play this scenario instead of looking at real GPUs")
 	f.StringVar(&o.kernelLog, "kernel-log", kmsg.DefaultPath, "kernel log device")
-	f.StringVar(&o.stateDir, "state-dir", defaultStateDir(), "folder for what must survive a restart")
+	f.StringVar(&o.stateDir, "state-dir", defaultStateDir(), "folder for what must survive a restart; with --fake-nvml the default ends in -fake")
 	f.StringVar(&o.socket, "socket", defaultSocket(), "local socket for the other commands")
 	f.StringVar(&o.logFormat, "log-format", "auto", "text, json, or auto: text on a terminal")
 	f.BoolVar(&o.acceptUserLines, "accept-user-kernel-lines", false, "take kernel-log lines that a process wrote: for tests with fake GPUs only")
@@ -125,6 +129,9 @@ func (o *runOptions) check() error {
 	}
 	if err := checkSocket(o.socket); err != nil {
 		return err
+	}
+	if faults := validation.IsDNS1123Subdomain(o.nodeName); o.nodeName != "" && len(faults) > 0 {
+		return badInput("--node-name %q: expected the name of a node, such as gpu-node-1.example.com", o.nodeName)
 	}
 	if o.standalone && o.kubeconfig != "" {
 		return badInput("--standalone and --kubeconfig %s: expected one of them", o.kubeconfig)
@@ -199,7 +206,7 @@ func gpuDriver(scenario string) (nvml.Driver, *fake.Driver, error) {
 // are watched through the kernel log alone, and are Unknown until it speaks.
 type kernelLogOnly struct{}
 
-var errNoWorker = fmt.Errorf("gpuvet-nvml is not installed, the kernel log alone is watched: %w", nvml.ErrNoDriver)
+var errNoWorker = fmt.Errorf("this build asks NVML in fake mode only, the GPUs tell through the kernel log: %w", nvml.ErrNoDriver)
 
 func (kernelLogOnly) Inventory(context.Context) (nvml.Inventory, error) {
 	return nvml.Inventory{}, errNoWorker

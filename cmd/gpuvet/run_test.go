@@ -79,7 +79,7 @@ func TestStopSavesTheStateAndRestartGoesOnWithIt(t *testing.T) {
 		t.Error("the socket is still there")
 	}
 	// Without a driver nothing but the saved state can tell of the GPUs.
-	again := startDaemon(t, dir)
+	again := startScenario(t, dir, driverless)
 	again.ready()
 	after := again.gpu(1)
 	before.Fresh, before.Status = false, detector.Unhealthy

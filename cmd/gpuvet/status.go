@@ -87,7 +87,7 @@ func reasons(conditions []detector.Condition) (why, since, do string) {
 		words = append(words, fmt.Sprintf("%s (%s)", c.Reason, c.Cause))
 	}
 	worst := conditions[0]
-	return strings.Join(words, ", "), worst.Since.Local().Format(time.DateTime), string(worst.Action)
+	return strings.Join(words, ", "), worst.Since.Local().Format(time.DateTime), string(detector.Remedy(conditions))
 }
 
 func xids(counts []detector.XidCount) string {

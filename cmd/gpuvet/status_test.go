@@ -87,6 +87,14 @@ func TestClearEndsAFaultByHand(t *testing.T) {
 	}
 }
 
+func TestWhatIsSoAtPresentIsNotCleared(t *testing.T) {
+	d := startEight(t)
+	o := gpuvet(t, "", "clear", "3", "GPULost", "--socket", d.socket)
+	if o.code != exitError || !strings.Contains(o.err, "GPULost stays, for it is so at present") {
+		t.Errorf("clear: %+v", o)
+	}
+}
+
 func TestClearNamesWhatItDoesNotKnow(t *testing.T) {
 	d := startEight(t)
 	refused(t, []string{"clear", "9", "--socket", d.socket}, `"9"`, "8 GPUs", "expected a PCI address")

@@ -8,6 +8,8 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 
 	"gpuvet.dev/internal/e2e/daemon"
 	"gpuvet.dev/internal/e2e/kube"
@@ -167,5 +169,20 @@ func TestNodeDryRun(t *testing.T) {
 	}
 	if events := cluster.Events(t, "dry-run", "gpuvet.dev"); len(events) > 0 {
 		t.Errorf("events were written: %v", messages(events))
+	}
+}
+
+// What deploy/README.md says of taking gpuvet away again.
+func TestNodeConditionCanBeTakenAway(t *testing.T) {
+	t.Parallel()
+	s := newSubject(t, "left")
+	s.stop(t)
+	away := []byte(`{"status":{"conditions":[{"type":"GPUHealthy","$patch":"delete"}]}}`)
+	nodes := cluster.Admin().CoreV1().Nodes()
+	if _, err := nodes.Patch(t.Context(), s.node, types.StrategicMergePatchType, away, metav1.PatchOptions{}, "status"); err != nil {
+		t.Fatal(err)
+	}
+	if left := kube.Condition(cluster.Node(t, s.node), "GPUHealthy"); left != nil {
+		t.Errorf("left is %+v", left)
 	}
 }

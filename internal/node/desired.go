@@ -54,8 +54,9 @@ type Taint struct {
 
 // fault is what is bad about one GPU, or about the node.
 type fault struct {
-	gpu   *detector.GPUView // nil: the node
-	worst detector.Condition
+	gpu    *detector.GPUView // nil: the node
+	worst  detector.Condition
+	remedy detector.Action // against all that the GPU has
 }
 
 // desired is the whole decision.
@@ -104,7 +105,7 @@ func fencing(s *detector.Snapshot) []fault {
 	var faults []fault
 	add := func(g *detector.GPUView, conditions []detector.Condition) {
 		if i := slices.IndexFunc(conditions, fences); i >= 0 {
-			faults = append(faults, fault{gpu: g, worst: conditions[i]})
+			faults = append(faults, fault{gpu: g, worst: conditions[i], remedy: detector.Remedy(conditions)})
 		}
 	}
 	add(nil, s.Node)
@@ -184,7 +185,7 @@ func (f fault) String() string {
 	if f.gpu != nil {
 		who = name(f.gpu)
 	}
-	return fmt.Sprintf("%s: %s, %s", who, f.worst.Reason, f.worst.Action)
+	return fmt.Sprintf("%s: %s, %s", who, f.worst.Reason, f.remedy)
 }
 
 // name is how people find the GPU: its number, its slot and its UUID.
