@@ -15,7 +15,7 @@ build: ## build the static daemon, bin/gpuvet
 
 run: build ## watch eight fake GPUs, one of which is lost; no GPU, root or cluster needed
 	bin/gpuvet run --standalone --fake-nvml testdata/scenarios/8xh100-lost.yaml \
-	  --listen 127.0.0.1:9410 --state-dir out/run
+	  --listen 127.0.0.1:9410 --state-dir out/run --log-format text
 
 test: ## unit tests with the race detector
 	go test -race ./...
