@@ -78,7 +78,7 @@ func (d *daemon) open(conf config, cluster *node.Cluster) error {
 		return fmt.Errorf("--state-dir: %w", err)
 	}
 	d.closers = append(d.closers, dir.Close)
-	saved, err := restore(dir, d.log)
+	saved, err := d.restore(dir)
 	if err != nil {
 		return err
 	}
@@ -113,7 +113,7 @@ func (d *daemon) open(conf config, cluster *node.Cluster) error {
 
 // restore reads what was saved. State that cannot be trusted is left where it
 // is for people to see, and the daemon starts afresh.
-func restore(dir *state.Dir, log *zap.Logger) (detector.Saved, error) {
+func (d *daemon) restore(dir *state.Dir) (detector.Saved, error) {
 	payload, origin, err := dir.Load()
 	if errors.Is(err, state.ErrNewer) {
 		return detector.Saved{}, inputError{err}
@@ -122,12 +122,19 @@ func restore(dir *state.Dir, log *zap.Logger) (detector.Saved, error) {
 		return detector.Saved{}, err
 	}
 	if origin.Refused != nil {
-		log.Warn("saved state is damaged", zap.Stringer("using", origin.Source), zap.Strings("kept", origin.Damaged), zap.Error(origin.Refused))
+		d.log.Warn("saved state is damaged", zap.Stringer("using", origin.Source), zap.Strings("kept", origin.Damaged), zap.Error(origin.Refused))
 	}
 	if origin.Source == state.None {
 		return detector.Saved{}, nil
 	}
-	return detector.DecodeSaved(payload)
+	saved, err := detector.DecodeSaved(payload)
+	if err != nil {
+		kept := filepath.Join(d.o.stateDir, "state.unread")
+		d.log.Error("saved state is not understood; starting afresh", zap.Error(err), zap.String("kept", kept),
+			zap.NamedError("keeping", os.WriteFile(kept, payload, 0o600)))
+		return detector.Saved{}, nil
+	}
+	return saved, nil
 }
 
 // sameGPUs refuses state of scripted GPUs for real ones, and the other way

@@ -234,3 +234,25 @@ func TestTrailThatCannotBeOpenedIsSaidAndDelaysNoDetection(t *testing.T) {
 		return strings.Contains(d.status(), "trail: does not take records: ")
 	})
 }
+
+func TestStateThatIsNotUnderstoodIsKeptAndDelaysNoDetection(t *testing.T) {
+	dir := t.TempDir()
+	s := folder(t, dir)
+	if _, _, err := s.Load(); err != nil {
+		t.Fatal(err)
+	}
+	const strange = `{"state": "of another mind"}`
+	if err := s.Save([]byte(strange)); err != nil {
+		t.Fatal(err)
+	}
+	s.Close()
+	d := startScenario(t, dir, losing)
+	d.ready()
+	d.untilStatus(1, detector.Unhealthy)
+	if log := d.log.String(); !strings.Contains(log, "saved state is not understood; starting afresh") {
+		t.Errorf("log is\n%s", log)
+	}
+	if kept, err := os.ReadFile(filepath.Join(dir, "state.unread")); string(kept) != strange {
+		t.Errorf("kept is %q: %v", kept, err)
+	}
+}
