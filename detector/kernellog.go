@@ -49,7 +49,8 @@ func (k *KernelLog) Spoofed() uint64 { return k.spoofed.Load() }
 // Reading reports whether the log is being read.
 func (k *KernelLog) Reading() bool { return k.open.Load() }
 
-// Run reads until ctx ends. moved is told, now and then, how far it has come.
+// Run reads until ctx ends. moved is told of each record that was read and, if
+// it was an event, folded.
 func (k *KernelLog) Run(ctx context.Context, r *kmsg.Reader, emit func(Event), moved func(kmsg.Cursor)) error {
 	k.open.Store(true)
 	defer k.open.Store(false)

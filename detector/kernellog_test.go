@@ -179,3 +179,17 @@ func TestScriptedLogDoesNotHideTheRealOneBesideIt(t *testing.T) {
 		t.Errorf("%d GPUs have a fault, want 2", got)
 	}
 }
+
+// What a record that is not ours costs behind the reader: facility, rejection
+// and the place in the log.
+func BenchmarkRecordOfOthers(b *testing.B) {
+	d := New(Config{Policy: DefaultPolicy(), Boot: "boot-1"})
+	log := NewKernelLog()
+	rec := kmsg.Record{Text: []byte("usb 1-1: New USB device found, idVendor=1d6b, idProduct=0002, bcdDevice= 6.18")}
+	b.ReportAllocs()
+	for b.Loop() {
+		rec.Seq++
+		log.record("boot-1", rec, d.Emit)
+		d.SetCursor("kmsg", Cursor{Boot: "boot-1", Seq: rec.Seq})
+	}
+}

@@ -10,9 +10,6 @@ import (
 )
 
 func TestBinaryIsStatic(t *testing.T) {
-	if testing.Short() {
-		t.Skip("builds the daemon")
-	}
 	path := filepath.Join(t.TempDir(), "gpuvet")
 	build := exec.CommandContext(t.Context(), "go", "build", "-o", path, ".")
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")
