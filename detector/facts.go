@@ -91,7 +91,7 @@ func (f *Facts) found(at time.Time, gpu nvml.GPU, index int) {
 	if known && g.gpu.UUID != gpu.UUID {
 		clear(g.facts) // another GPU: nothing of it was told
 	}
-	if known && g.gpu == gpu && g.index == index && g.facts[KindGPUFound] == "present" {
+	if known && g.gpu.Equal(gpu) && g.index == index && g.facts[KindGPUFound] == "present" {
 		return
 	}
 	g.gpu, g.index = gpu, index

@@ -14,6 +14,8 @@ package nvml
 import (
 	"context"
 	"errors"
+	"reflect"
+	"slices"
 	"strconv"
 	"time"
 )
@@ -29,6 +31,11 @@ var (
 	ErrTimeout = errors.New("driver did not answer in time")
 	// ErrNotFound: the driver knows no GPU at this address.
 	ErrNotFound = errors.New("no such GPU")
+	// ErrStuck: the driver as a whole does not answer, whichever GPU it is
+	// asked about.
+	ErrStuck = errors.New("driver is stuck")
+	// ErrPaused: nothing is asked at present, because a person wants it so.
+	ErrPaused = errors.New("NVML is paused")
 )
 
 // Driver is the door to the node's GPUs. Its methods are safe for concurrent
@@ -49,23 +56,16 @@ type Driver interface {
 	Events(ctx context.Context, emit func(Event)) error
 }
 
-// Maybe is a value that the driver may be unable to give. Its zero value is
-// "absent".
-type Maybe[T any] struct {
-	Value T
-	OK    bool
-}
-
-// Some is a value that is there.
-func Some[T any](v T) Maybe[T] { return Maybe[T]{Value: v, OK: true} }
-
 // Inventory is the answer to "which GPUs does this node have?".
 type Inventory struct {
 	DriverVersion string // as the driver writes it, "570.195.03"
 	CUDAVersion   string // highest supported, "12.8"; empty if unknown
 	// Load identifies this loading of the driver: another value means that
-	// the driver was unloaded and loaded again. Opaque.
+	// the driver was unloaded and loaded again. Opaque, and the same for every
+	// process that asks.
 	Load string
+	// GPUs are in PCI order. One that is lost or hangs stays listed, with what
+	// was known of it, for as long as the machine has something at its address.
 	GPUs []GPU
 }
 
@@ -79,53 +79,76 @@ type GPU struct {
 	VBIOS        string `json:"vbios,omitempty"`
 	Minor        int    `json:"minor"`                 // N of /dev/nvidiaN; -1 if unknown
 	MemoryBytes  uint64 `json:"memoryBytes,omitempty"` // installed device memory; 0 if unknown
+
+	MIG       Maybe[bool] `json:"mig,omitzero"`        // whether it is in MIG mode; absent where it cannot be
+	Instances []Instance  `json:"instances,omitempty"` // its MIG devices, by GPU instance, then by compute instance
+}
+
+// Instance is one MIG device: a compute instance within a GPU instance.
+type Instance struct {
+	UUID            string `json:"uuid"` // MIG-…
+	GPUInstance     int    `json:"gi"`
+	ComputeInstance int    `json:"ci"`
+	Profile         string `json:"profile"`     // 1g.10gb, or 1c.2g.20gb for a part of a GPU instance
+	MemoryBytes     uint64 `json:"memoryBytes"` // of its GPU instance
+	// Start and Size are the placement of its GPU instance, in memory slices;
+	// absent if the driver could not say.
+	Start Maybe[int] `json:"start,omitzero"`
+	Size  Maybe[int] `json:"size,omitzero"`
+}
+
+// Equal reports whether two GPUs are the same in everything that is told here.
+func (g GPU) Equal(other GPU) bool {
+	a, b := g, other
+	a.Instances, b.Instances = nil, nil
+	return reflect.DeepEqual(a, b) && slices.Equal(g.Instances, other.Instances)
 }
 
 // Readings are the fast numbers of one GPU. They are facts for people and
 // graphs; what decides about health is in [Health].
 type Readings struct {
-	Time time.Time // when the batch was taken
+	Time time.Time `json:"time"` // when the batch was taken
 
-	Temperature       Maybe[float64] // core, °C
-	MemoryTemperature Maybe[float64] // °C
-	Power             Maybe[float64] // W
-	PowerLimit        Maybe[float64] // enforced, W
-	Energy            Maybe[float64] // J since the driver was loaded
+	Temperature       Maybe[float64] `json:"temperature,omitzero"`       // core, °C
+	MemoryTemperature Maybe[float64] `json:"memoryTemperature,omitzero"` // °C
+	Power             Maybe[float64] `json:"power,omitzero"`             // W
+	PowerLimit        Maybe[float64] `json:"powerLimit,omitzero"`        // enforced, W
+	Energy            Maybe[float64] `json:"energy,omitzero"`            // J since the driver was loaded
 
-	MemoryTotal    Maybe[uint64] // bytes
-	MemoryUsed     Maybe[uint64] // bytes, without what the driver reserves
-	MemoryFree     Maybe[uint64] // bytes
-	MemoryReserved Maybe[uint64] // bytes
+	MemoryTotal    Maybe[uint64] `json:"memoryTotal,omitzero"`    // bytes
+	MemoryUsed     Maybe[uint64] `json:"memoryUsed,omitzero"`     // bytes, without what the driver reserves
+	MemoryFree     Maybe[uint64] `json:"memoryFree,omitzero"`     // bytes
+	MemoryReserved Maybe[uint64] `json:"memoryReserved,omitzero"` // bytes
 
-	Utilization       Maybe[float64] // share of the last sample period with a kernel running, 0..1
-	MemoryUtilization Maybe[float64] // share of it with the memory controller busy, 0..1
+	Utilization       Maybe[float64] `json:"utilization,omitzero"`       // share of the last sample period with a kernel running, 0..1
+	MemoryUtilization Maybe[float64] `json:"memoryUtilization,omitzero"` // share of it with the memory controller busy, 0..1
 
-	Clocks    map[string]float64 // Hz, by domain: graphics, sm, memory, video
-	MaxClocks map[string]float64 // Hz, by domain
+	Clocks    map[string]float64 `json:"clocks,omitempty"`    // Hz, by domain: graphics, sm, memory, video
+	MaxClocks map[string]float64 `json:"maxClocks,omitempty"` // Hz, by domain
 
-	PCIeReplays Maybe[uint64] // since the driver was loaded
+	PCIeReplays Maybe[uint64] `json:"pcieReplays,omitzero"` // since the driver was loaded
 }
 
 // Health is what the driver says about the fitness of one GPU.
 type Health struct {
-	Time time.Time // when the facts were taken
+	Time time.Time `json:"time"` // when the facts were taken
 
-	Recovery Maybe[RecoveryAction] // NVML field 230, driver 570 and later
+	Recovery Maybe[RecoveryAction] `json:"recovery,omitzero"` // NVML field 230, driver 570 and later
 
-	ECC []ECCCount // one per kind, lifetime and location that the GPU counts
+	ECC []ECCCount `json:"ecc,omitempty"` // one per kind, lifetime and location that the GPU counts
 
-	RowsRemappedCorrectable   Maybe[uint64] // Ampere and later
-	RowsRemappedUncorrectable Maybe[uint64]
-	RowRemapPending           Maybe[bool] // a remap waits for a reset
-	RowRemapFailed            Maybe[bool] // no spare row was left
+	RowsRemappedCorrectable   Maybe[uint64] `json:"rowsRemappedCorrectable,omitzero"` // Ampere and later
+	RowsRemappedUncorrectable Maybe[uint64] `json:"rowsRemappedUncorrectable,omitzero"`
+	RowRemapPending           Maybe[bool]   `json:"rowRemapPending,omitzero"` // a remap waits for a reset
+	RowRemapFailed            Maybe[bool]   `json:"rowRemapFailed,omitzero"`  // no spare row was left
 }
 
 // ECCCount is one memory-error counter.
 type ECCCount struct {
-	Uncorrected bool   // double-bit; otherwise corrected
-	Aggregate   bool   // over the life of the GPU; otherwise since the driver was loaded
-	Location    string // dram, sram; all only where the GPU does not count by location
-	Count       uint64
+	Uncorrected bool   `json:"uncorrected,omitempty"` // double-bit; otherwise corrected
+	Aggregate   bool   `json:"aggregate,omitempty"`   // over the life of the GPU; otherwise since the driver was loaded
+	Location    string `json:"location"`              // dram, sram; all only where the GPU does not count by location
+	Count       uint64 `json:"count"`
 }
 
 // RecoveryAction is what the driver asks for, in the numbers of NVML field 230.
@@ -158,22 +181,30 @@ func (a RecoveryAction) String() string {
 // EventType says what a driver event is about.
 type EventType string
 
-// The event types that every supported driver knows. More may come; a consumer
-// ignores what it does not know.
+// The event types. Which of them a driver tells depends on its age; more may
+// come, and a consumer ignores what it does not know.
 const (
-	EventXid          EventType = "xid"            // a critical Xid; Event.Xid has the code
-	EventDoubleBitECC EventType = "double-bit-ecc" // an uncorrected memory error
-	EventRecovery     EventType = "recovery"       // the recovery action changed: take Health again
-	EventUnavailable  EventType = "unavailable"    // the GPU became unavailable
+	EventXid              EventType = "xid"                    // a critical Xid; Event.Xid has the code
+	EventSingleBitECC     EventType = "single-bit-ecc"         // a corrected memory error
+	EventSingleBitStorm   EventType = "single-bit-ecc-storm"   // many of them
+	EventDoubleBitECC     EventType = "double-bit-ecc"         // an uncorrected memory error
+	EventRetirement       EventType = "dram-retirement"        // a page or row was retired
+	EventRetirementFailed EventType = "dram-retirement-failed" // there was none left to retire to
+	EventContainedPoison  EventType = "contained-poison"       // poisoned data was read, and only its reader ended
+	EventFatalPoison      EventType = "fatal-poison"           // poisoned data got out
+	EventUnavailable      EventType = "unavailable"            // the GPU became unavailable
+	EventRecovery         EventType = "recovery"               // the recovery action changed: take Health again
+	EventMIGConfiguration EventType = "mig-configuration"      // MIG devices were made or removed: take the inventory again
 )
 
 // Event is one event as the driver reported it.
 type Event struct {
-	Type EventType
-	Time time.Time // when it was received
-	PCI  string    // 0000:3b:00.0
-	UUID string
-	Xid  int // for EventXid; 999 means that the driver itself did not know
+	Type EventType `json:"type"`
+	Time time.Time `json:"time"` // when it was received
+	PCI  string    `json:"pci"`  // 0000:3b:00.0
+	UUID string    `json:"uuid,omitempty"`
+	Xid  int       `json:"xid,omitempty"` // for EventXid; 999 means that the driver itself did not know
 	// The MIG instances concerned; nil if the driver did not attribute it.
-	GPUInstance, ComputeInstance *int
+	GPUInstance     *int `json:"gi,omitempty"`
+	ComputeInstance *int `json:"ci,omitempty"`
 }

@@ -89,8 +89,9 @@ var layers = []layer{
 	{"internal/node", outputImports, output},
 	{"internal/workload", outputImports, output},
 	{"internal/events", outputImports, output},
-	{"cmd", slices.Concat(leaves, []string{"detector", "exporter", "dra", "internal/node", "internal/workload", "internal/events", "nvml/fake"}), "only packages are wired here"},
-	{"cmd/gpuvet-nvml", []string{"nvml", "nvml/worker"}, "the worker is small, because it may hang and be left"},
+	{"cmd", slices.Concat(leaves, []string{"detector", "exporter", "dra", "internal/node", "internal/workload", "internal/events", "nvml/fake", "nvml/fakelib", "nvml/client", "nvml/driverroot"}), "only packages are wired here"},
+	{"cmd/gpuvet-nvml", []string{"nvml", "nvml/wire", "nvml/worker"}, "the worker is small, because it may hang and be left"},
+	{"deploy/image", nil, "it packs what was built"},
 	{"internal/imports", nil, "it is a test"},
 }
 
@@ -100,7 +101,7 @@ const (
 )
 
 // doubles are packages that tests may import besides.
-var doubles = []string{"nvml/fake", "nvml/nvmltest"}
+var doubles = []string{"nvml/fake", "nvml/fakelib", "nvml/fakelib/compile", "nvml/nvmltest"}
 
 func TestImportsFollowTheArchitecture(t *testing.T) {
 	root := filepath.Join("..", "..")
