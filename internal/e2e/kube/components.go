@@ -46,6 +46,7 @@ func (c *Cluster) prepare(context.Context) error {
 	}
 	values := map[string]string{
 		"State": c.plan.State, "Image": parts.Image, "CNI": c.plan.Parts.CNI(), "Runc": c.plan.Parts.Bin("runc"),
+		"Address": nodeAddress,
 	}
 	for name, path := range map[string]string{
 		"containerd.toml": "containerd.toml", "kubelet.yaml": "kubelet.yaml", "cni.conflist": "cni/10-e2e.conflist",
@@ -105,7 +106,7 @@ func (c *Cluster) startEtcd(context.Context) error {
 func (c *Cluster) startAPIServer(ctx context.Context) error {
 	server, err := c.run("kube-apiserver", nil,
 		"--etcd-servers="+etcdURL,
-		"--bind-address="+nodeAddress, "--advertise-address="+nodeAddress, "--secure-port=6443",
+		"--bind-address="+serviceAddress, "--advertise-address="+serviceAddress, "--secure-port=443",
 		"--tls-cert-file="+c.path("pki/server.crt"), "--tls-private-key-file="+c.path("pki/server.key"),
 		"--client-ca-file="+c.path("pki/ca.crt"), "--cert-dir="+c.path("pki"),
 		// Nobody uses it, but the other components complain without end if it is absent.
@@ -115,6 +116,10 @@ func (c *Cluster) startAPIServer(ctx context.Context) error {
 		"--service-account-key-file="+c.path("pki/accounts.key"),
 		"--service-account-signing-key-file="+c.path("pki/accounts.key"),
 		"--authorization-mode=Node,RBAC", "--enable-admission-plugins=NodeRestriction",
+		// kubectl exec and logs go through the API server to the kubelet. Names of
+		// nodes cannot be resolved here.
+		"--kubelet-client-certificate="+c.path("pki/kubelet-client.crt"), "--kubelet-client-key="+c.path("pki/kubelet-client.key"),
+		"--kubelet-preferred-address-types=InternalIP",
 		"--service-cluster-ip-range=10.96.0.0/16", "--endpoint-reconciler-type=none", "--allow-privileged=true",
 	)
 	if err != nil {

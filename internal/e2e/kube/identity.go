@@ -18,8 +18,8 @@ import (
 	api "k8s.io/client-go/tools/clientcmd/api"
 )
 
-// Server is the address of the API server.
-const Server = "https://" + nodeAddress + ":6443"
+// Server is the address of the API server, the one that pods are told.
+const Server = "https://" + serviceAddress + ":443"
 
 // ServiceAccount names an account.
 type ServiceAccount struct{ Namespace, Name string }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"syscall"
 
@@ -15,9 +16,14 @@ import (
 // NodeName is the node that has a kubelet.
 const NodeName = "node-1"
 
-// nodeAddress is one of those reserved for documentation. The kubelet refuses a
-// loopback address.
-const nodeAddress = "192.0.2.10"
+const (
+	// nodeAddress is one of those reserved for documentation. The kubelet refuses a
+	// loopback address.
+	nodeAddress = "192.0.2.10"
+	// serviceAddress is that of the service kubernetes, which every pod is told. The
+	// API server listens there itself: there is no kube-proxy.
+	serviceAddress = "10.96.0.1"
+)
 
 // command is this very binary for the next stage.
 func (p plan) command(ctx context.Context) (*exec.Cmd, error) {
@@ -43,8 +49,8 @@ func probeNamespace() error {
 	return nil
 }
 
-// furnish makes a machine of fresh namespaces: its own /proc, /run, cgroups,
-// name and network.
+// furnish makes a machine of fresh namespaces: its own /proc, /run, /var/lib,
+// cgroups, name and network.
 func (p plan) furnish() error {
 	for _, item := range []struct {
 		what string
@@ -53,7 +59,7 @@ func (p plan) furnish() error {
 		{"cut off mounts", cutOffMounts},
 		{"enter cgroups", p.enterGroups},
 		{"mount cgroups", p.mountGroups},
-		{"mount /proc and /run", mountFolders},
+		{"mount /proc, /run and /var/lib", p.mountFolders},
 		{"set host name", func() error { return unix.Sethostname([]byte(NodeName)) }},
 		{"set up network", setUpNetwork},
 	} {
@@ -73,7 +79,7 @@ func cutOffMounts() error {
 	return unix.Mount("", "/", "", unix.MS_REC|unix.MS_SHARED, "")
 }
 
-func mountFolders() error {
+func (p plan) mountFolders() error {
 	if err := unix.Mount("proc", "/proc", "proc", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, ""); err != nil {
 		return err
 	}
@@ -81,12 +87,15 @@ func mountFolders() error {
 	if err := unix.Mount("run", "/run", "tmpfs", 0, "mode=755"); err != nil {
 		return err
 	}
-	for _, folder := range []string{"/run/cdi", "/run/lock"} {
+	// What a node keeps is kept under fixed names too, and must not meet the
+	// machine's own.
+	kept := filepath.Join(p.State, "var-lib")
+	for _, folder := range []string{"/run/cdi", "/run/lock", kept} {
 		if err := os.Mkdir(folder, 0o755); err != nil {
 			return err
 		}
 	}
-	return nil
+	return unix.Mount(kept, "/var/lib", "", unix.MS_BIND, "")
 }
 
 // setUpNetwork gives the node its address. It sits on one end of a veth pair,
@@ -97,6 +106,7 @@ func setUpNetwork() error {
 		"link add node0 type veth peer name node1",
 		"link set node1 up",
 		"address add " + nodeAddress + "/24 dev node0",
+		"address add " + serviceAddress + "/32 dev node0",
 		"link set node0 up",
 		"route add default via 192.0.2.1 dev node0",
 	} {

@@ -60,7 +60,7 @@ func (a *authority) server() (certificate, key []byte, err error) {
 	return a.sign(&x509.Certificate{
 		Subject:     pkix.Name{CommonName: "kube-apiserver"},
 		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
-		IPAddresses: []net.IP{net.ParseIP("127.0.0.1"), net.ParseIP(nodeAddress)},
+		IPAddresses: []net.IP{net.ParseIP(serviceAddress)},
 		DNSNames:    []string{"kubernetes.default.svc"},
 	})
 }
@@ -95,8 +95,14 @@ func (a *authority) writeKeys(dir string) error {
 	if err != nil {
 		return err
 	}
+	// The kubelet asks no more of the API server than a certificate.
+	clientCertificate, clientKey, err := a.client("kube-apiserver-kubelet-client")
+	if err != nil {
+		return err
+	}
 	for name, content := range map[string][]byte{
 		"ca.crt": a.pem(), "server.crt": certificate, "server.key": key, "accounts.key": accountsKey,
+		"kubelet-client.crt": clientCertificate, "kubelet-client.key": clientKey,
 	} {
 		if err := os.WriteFile(filepath.Join(dir, name), content, 0o600); err != nil {
 			return fmt.Errorf("write keys: %w", err)
