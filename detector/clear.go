@@ -70,10 +70,17 @@ func (f *folding) evidence(g *GPU, c Condition) string {
 
 // nodeEvidence is the same for a fault of the node: it has no GPU to ask.
 func (f *folding) nodeEvidence(c Condition) string {
-	if c.Fact != "" || f.policy.Reasons[c.Reason].Clear != ClearReset {
+	row := f.policy.Reasons[c.Reason]
+	switch {
+	case c.Fact != "":
+		return ""
+	case row.Clear == ClearReset:
+		return f.renewed(c)
+	case row.Clear == ClearLevel && f.next.Driver.Asked:
+		return "no longer so"
+	default:
 		return ""
 	}
-	return f.renewed(c)
 }
 
 // renewed says whether the node was booted or the driver loaded again since
@@ -107,7 +114,7 @@ func (f *folding) clearByHand() {
 	}
 	named := func(c Condition) bool { return e.Fields["reason"] == "" || Reason(e.Fields["reason"]) == c.Reason }
 	if e.GPU.PCI == "" {
-		f.next.Node = f.without(nil, f.next.Node, named, why)
+		f.next.Node = f.without(nil, f.next.Node, func(c Condition) bool { return named(c) && c.Fact == "" }, why)
 		return
 	}
 	i, ok := f.next.gpu(e.GPU.PCI)

@@ -412,7 +412,7 @@ func TestReplayOfATrailAgreesWithTheLiveRun(t *testing.T) {
 			}
 			again = append(again, tr)
 		}
-		if diff := cmp.Diff(live, again); diff != "" || len(live) != 4 {
+		if diff := cmp.Diff(live, again); diff != "" || len(live) != 5 {
 			t.Errorf("%d transitions (-live +replayed):\n%s", len(live), diff)
 		}
 	})

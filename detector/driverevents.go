@@ -28,6 +28,9 @@ func DriverEvents(ctx context.Context, d nvml.Driver, submit func(context.Contex
 				event.Kind, event.Fields = KindDriverEvent, map[string]string{"type": string(e.Type)}
 			}
 			refresh(e.PCI)
+			if e.Type == nvml.EventMIGConfiguration {
+				refresh("")
+			}
 			// The driver forgets what it has told: it should be on disk before the
 			// next one is asked for. If the disk refuses or hangs, detection goes on.
 			limit, cancel := context.WithTimeout(ctx, saveLimit)

@@ -97,6 +97,8 @@ const (
 	KindBoot          Kind = "Boot"          // the daemon started under this boot; Fields: version; gpus: scripted
 	KindDriverLoaded  Kind = "DriverLoaded"  // Fields: version, cuda, load; ago: how long ago the loading before was seen last
 	KindDriverMissing Kind = "DriverMissing" // Fields: cause
+	KindDriverStuck   Kind = "DriverStuck"   // it answers no question, whichever GPU that is about; Fields: cause
+	KindDriverAnswers Kind = "DriverAnswers" // it does again
 	KindPolicy        Kind = "Policy"        // Fields: digest
 	KindClear         Kind = "Clear"         // by hand; Fields: reason (empty: all), author
 	KindTaintIntended Kind = "TaintIntended" // about to write the node taint; Fields: value, effect, added

@@ -21,6 +21,7 @@ type Facts struct {
 	seen   time.Time // when an inventory showed load last
 	cause  string    // why there is no driver
 	loaded bool      // load or cause was told
+	stuck  bool      // was told
 	gpus   map[string]*told
 }
 
@@ -47,10 +48,19 @@ func (f *Facts) Observe(o nvml.Observation) {
 }
 
 func (f *Facts) inventory(o nvml.Observation) {
+	switch err := o.InventoryErr; {
+	case errors.Is(err, nvml.ErrPaused):
+		return // nobody has asked
+	case errors.Is(err, nvml.ErrStuck):
+		f.driverStuck(o)
+		return
+	case err != nil && !errors.Is(err, nvml.ErrNoDriver) && (f.load != "" || f.stuck):
+		return // the driver is there; each GPU tells by itself whether it answers
+	case f.stuck && (err != nil || o.Inventory != nil):
+		f.stuck = false
+		f.emit(Event{Source: SourceState, Kind: KindDriverAnswers, Time: o.Time})
+	}
 	if o.InventoryErr != nil {
-		if f.load != "" && !errors.Is(o.InventoryErr, nvml.ErrNoDriver) {
-			return // the driver is there; each GPU tells by itself whether it answers
-		}
 		if cause := o.InventoryErr.Error(); !f.loaded || f.cause != cause || f.load != "" {
 			f.cause, f.loaded, f.load = cause, true, ""
 			for _, g := range f.gpus {
@@ -82,13 +92,28 @@ func (f *Facts) inventory(o nvml.Observation) {
 	}
 }
 
+// driverStuck tells once that the driver answers no question.
+func (f *Facts) driverStuck(o nvml.Observation) {
+	for _, g := range f.gpus {
+		g.silent()
+	}
+	if f.stuck {
+		return
+	}
+	f.stuck = true
+	f.emit(Event{Source: SourceState, Kind: KindDriverStuck, Time: o.Time, Fields: map[string]string{"cause": o.InventoryErr.Error()}})
+}
+
 // found tells of a GPU that is new, has come back, or is another one.
 func (f *Facts) found(at time.Time, gpu nvml.GPU, index int) {
 	g, known := f.gpus[gpu.PCI]
 	if !known {
 		g = f.know(gpu, at)
 	}
-	if known && g.gpu.UUID != gpu.UUID {
+	switch {
+	case known && gpu.UUID == "" && g.gpu.UUID != "":
+		gpu = g.gpu // it could not be asked, and is not another one for that
+	case known && g.gpu.UUID != "" && g.gpu.UUID != gpu.UUID:
 		clear(g.facts) // another GPU: nothing of it was told
 	}
 	if known && g.gpu.Equal(gpu) && g.index == index && g.facts[KindGPUFound] == "present" {
@@ -129,6 +154,11 @@ func (f *Facts) health(o nvml.Observation) {
 	case errors.Is(o.Err, nvml.ErrTimeout):
 		g.silent()
 		g.tell(f, o.Time, KindResponsive, KindUnresponsive, "no", nil)
+	case errors.Is(o.Err, nvml.ErrStuck), errors.Is(o.Err, nvml.ErrPaused):
+		// It says nothing about this GPU, except that nothing is known of it.
+		if g.facts[KindFresh] != silent {
+			g.tell(f, o.Time, KindFresh, KindStale, silent, nil)
+		}
 	case o.Err == nil && o.Health != nil:
 		f.answered(g, o)
 	}

@@ -1,14 +1,16 @@
 package detector
 
 import (
+	"cmp"
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
 
-	"github.com/google/go-cmp/cmp"
+	gocmp "github.com/google/go-cmp/cmp"
 
 	"gpuvet.dev/nvml"
 	"gpuvet.dev/nvml/fake"
@@ -17,8 +19,17 @@ import (
 // node is a scripted node with the sampler, the facts and the detector on it.
 type node struct {
 	*Detector
-	driver *fake.Driver
-	facts  []string // as emitted, "<index> <kind>"
+	driver  *fake.Driver
+	spoiled *spoiled // the way to it
+	facts   []string // as emitted, "<index> <kind>"
+}
+
+// sorted is the facts in an order of their own: GPUs are asked at the same time.
+func (n *node) sorted() []string {
+	place := func(fact string) int {
+		return slices.Index([]string{"ReadingsStale", "DriverStuck", "DriverAnswers", "ReadingsFresh"}, strings.Fields(fact)[1])
+	}
+	return slices.SortedStableFunc(slices.Values(n.facts), func(a, b string) int { return cmp.Or(place(a)-place(b), strings.Compare(a, b)) })
 }
 
 func newNode(t *testing.T, gpus int) *node {
@@ -28,9 +39,10 @@ func newNode(t *testing.T, gpus int) *node {
 		t.Fatal(err)
 	}
 	n := &node{driver: fake.New(scenario)}
+	n.spoiled = &spoiled{Driver: n.driver}
 	var ctx context.Context
 	n.Detector, ctx = running(t, Config{})
-	sampler := nvml.NewSampler(n.driver, nvml.SamplerOptions{})
+	sampler := nvml.NewSampler(n.spoiled, nvml.SamplerOptions{})
 	facts := NewFacts(nvml.DefaultFreshness, func(e Event) {
 		index := "node"
 		for i, g := range scenario.GPUs {
@@ -102,7 +114,7 @@ func TestFactsAreToldWhenTheyChange(t *testing.T) {
 		n.do(t, 1, fake.RemapPending(false))
 		after(11 * time.Second)
 		n.is(t, "Healthy Healthy")
-		if diff := cmp.Diff([]string{"1 RemapPending", "1 RemapPending"}, n.facts); diff != "" {
+		if diff := gocmp.Diff([]string{"1 RemapPending", "1 RemapPending"}, n.facts); diff != "" {
 			t.Errorf("(-want +got):\n%s", diff)
 		}
 	})

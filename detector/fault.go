@@ -1,6 +1,7 @@
 package detector
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"slices"
@@ -283,11 +284,14 @@ func (f *folding) identify(g *GPU) {
 		f.without(g, g.Conditions, func(Condition) bool { return true }, "another GPU is at this address")
 		*g = GPU{PCI: g.PCI}
 	}
-	g.UUID, g.Missing = e.GPU.UUID, false
-	g.Name, g.Architecture = e.Fields["name"], e.Fields["architecture"]
-	g.Serial, g.VBIOS = e.Fields["serial"], e.Fields["vbios"]
-	g.Index, g.Minor = integer(e.Fields["index"]), integer(e.Fields["minor"])
-	g.MemoryBytes, _ = strconv.ParseUint(e.Fields["memoryBytes"], 10, 64)
+	g.Missing, g.Index = false, integer(e.Fields["index"])
+	// One that does not answer is listed all the same: what was known of it holds.
+	g.UUID = cmp.Or(e.GPU.UUID, g.UUID)
+	g.Name, g.Architecture = cmp.Or(e.Fields["name"], g.Name), cmp.Or(e.Fields["architecture"], g.Architecture)
+	g.Serial, g.VBIOS = cmp.Or(e.Fields["serial"], g.Serial), cmp.Or(e.Fields["vbios"], g.VBIOS)
+	g.Minor = cmp.Or(integer(e.Fields["minor"]), g.Minor)
+	memory, _ := strconv.ParseUint(e.Fields["memoryBytes"], 10, 64)
+	g.MemoryBytes = cmp.Or(memory, g.MemoryBytes)
 }
 
 func integer(s string) *int {
@@ -336,6 +340,16 @@ func (f *folding) lower(g *GPU, reason Reason) {
 	}
 	g.Conditions = slices.Clone(g.Conditions)
 	g.Conditions[i].Fact = ""
+}
+
+// lowerNode is the same for a fault of the node.
+func (f *folding) lowerNode(reason Reason) {
+	i := slices.IndexFunc(f.next.Node, func(c Condition) bool { return c.Reason == reason && c.Fact != "" })
+	if i < 0 {
+		return
+	}
+	f.next.Node = slices.Clone(f.next.Node)
+	f.next.Node[i].Fact = ""
 }
 
 func with(codes []int, code int) []int {

@@ -33,6 +33,8 @@ func fold(s *State, p *Policy, e Event) (*State, []Transition, time.Time) {
 	f.next.Seq++
 	f.count()
 	f.apply()
+	f.sign()
+	f.corroborate()
 	f.settle()
 	f.remember()
 	return f.next, f.transitions, f.next.deadline(f.next.Time, f.next.Mono)
@@ -127,10 +129,11 @@ func (f *folding) apply() {
 	case KindLoading:
 		f.driverLoading()
 	case KindDriverMissing:
-		f.next.Driver.Missing, f.next.Driver.Asked = e.Fields["cause"], true
-		for i := range f.next.GPUs {
-			f.own(i).Fresh = false
-		}
+		f.driverMissing()
+	case KindDriverStuck:
+		f.driverStuck()
+	case KindDriverAnswers:
+		f.driverAnswers()
 	case KindPolicy:
 		f.next.Policy = e.Fields["digest"]
 	case KindClear:
@@ -138,7 +141,7 @@ func (f *folding) apply() {
 	case KindTaintIntended, KindTaintApplied, KindTaintRemoved:
 		f.taint()
 	case KindPCIe, KindHang, KindLink, KindRecovery, KindDriverEvent:
-		// Counted and kept; they decide nothing by themselves.
+		// Counted and kept; they decide nothing by themselves. Some are a sign.
 	}
 }
 
@@ -173,6 +176,13 @@ func (f *folding) tell(pci string, c Condition, change Change, cause string, at 
 		t.UUID, t.GPU = f.next.GPUs[i].UUID, f.next.GPUs[i].Index
 	}
 	f.transitions = append(f.transitions, t)
+}
+
+// note records a transition that is no fault's.
+func (f *folding) note(what Reason, cause string, at time.Time) {
+	f.transitions = append(f.transitions, Transition{
+		Seq: f.next.Seq, Time: at, Condition: what, Status: Noted, Class: Information, Action: ActNone, Cause: cause,
+	})
 }
 
 // remember keeps the last transitions for those who look.

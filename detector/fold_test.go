@@ -27,6 +27,7 @@ type script struct {
 	booted time.Time
 	n      map[string]uint64
 	told   []string
+	noted  []string
 }
 
 func newScript(t *testing.T) *script {
@@ -64,6 +65,10 @@ func (s *script) fold(e Event) {
 	}
 	s.state = next
 	for _, t := range transitions {
+		if t.Status == Noted {
+			s.noted = append(s.noted, fmt.Sprintf("%s: %s", t.Condition, t.Cause))
+			continue
+		}
 		s.told = append(s.told, fmt.Sprintf("%s %s %s: %s", t.PCI, t.Condition, t.Status, t.Cause))
 	}
 }

@@ -244,6 +244,10 @@ func (k *keeper) history() {
 // tell logs what changed for people. It is done here, where nobody waits: the
 // log may be a pipe that is full.
 func (k *keeper) tell(t Transition) {
+	if t.Status == Noted {
+		k.log.Info("noted", zap.Uint64("seq", t.Seq), zap.String("what", string(t.Condition)), zap.String("cause", t.Cause))
+		return
+	}
 	k.log.Info("condition "+string(t.Status),
 		zap.Uint64("seq", t.Seq), zap.Intp("gpu", t.GPU), zap.String("pci", t.PCI), zap.String("uuid", t.UUID),
 		zap.String("reason", string(t.Condition)), zap.String("cause", t.Cause),

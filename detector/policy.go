@@ -75,6 +75,7 @@ func DefaultPolicy() *Policy {
 		{Reason: ThermalFault, Scope: ScopeGPU, Taint: TaintThermal, Clear: ClearReset, Source: "catalogue: CHECK_MECHANICALS"},
 		{Reason: Unresponsive, Scope: ScopeGPU, Taint: TaintUnresponsive, Hold: time.Minute, Clear: ClearLevel, Source: "calls to the driver that do not return"},
 		{Reason: DriverFault, Scope: ScopeGPU, Taint: TaintResetRequired, Clear: ClearReset, Source: "the driver's own line: RmInitAdapter failed"},
+		{Reason: DriverStuck, Scope: ScopeNode, Taint: TaintUnresponsive, Clear: ClearLevel, Source: "a driver that answers no question about any GPU"},
 		{Reason: FabricFault, Scope: ScopeNode, Taint: TaintLink, Clear: ClearReset, Source: "Fabric Manager guide: fatal SXid"},
 
 		{Reason: RowRemapPending, Scope: ScopeGPU, Clear: ClearLevel, Source: "NVIDIA GPU memory error management: a reset will remap; until then the GPU may work on"},

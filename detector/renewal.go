@@ -3,7 +3,6 @@ package detector
 import (
 	"maps"
 	"slices"
-	"time"
 )
 
 // Scripted is the value of the field gpus of KindBoot for GPUs of a script.
@@ -26,7 +25,7 @@ func (f *folding) boot() {
 		s.GPUs = slices.DeleteFunc(s.GPUs, func(g *GPU) bool { return len(g.Conditions) == 0 && len(g.Waived) == 0 })
 		for i := range s.GPUs {
 			g := f.own(i)
-			g.Ended, g.Xids, g.Merging, g.Index, g.Missing, g.Recovery, g.Pending = nil, nil, nil, nil, false, 0, false
+			g.Ended, g.Xids, g.Merging, g.Sign, g.Index, g.Missing, g.Recovery, g.Pending = nil, nil, nil, nil, nil, false, 0, false
 			g.Conditions = afterBoot(g.Conditions)
 		}
 		s.Node = afterBoot(s.Node)
@@ -50,55 +49,4 @@ func afterBoot(conditions []Condition) []Condition {
 		kept = append(kept, c)
 	}
 	return kept
-}
-
-// driverLoaded takes the driver as an inventory shows it. Another loading than
-// the one before ends what happened before it began. Where the kernel log did
-// not tell when that was, it counts from the last time that the loading before
-// was seen: rather too early, so that a fault of the new one is not ended.
-func (f *folding) driverLoaded() {
-	e, s := &f.event, f.next
-	d := DriverState{
-		Version: e.Fields["version"], CUDA: e.Fields["cuda"], Load: e.Fields["load"], Asked: true,
-		Began: s.Driver.Began, Started: s.Driver.Started, Shown: s.Driver.Shown,
-	}
-	if s.Driver.Load != d.Load {
-		d.Shown = e.Mono
-	}
-	if s.Driver.Load != "" && s.Driver.Load != d.Load {
-		if !s.Driver.Announced {
-			d.Began = max(d.Began, s.Driver.Started)
-			if ago, err := time.ParseDuration(e.Fields["ago"]); err == nil {
-				d.Began = max(d.Began, e.Mono-ago)
-			}
-		}
-		f.driverRenewed()
-	}
-	s.Driver = d
-}
-
-// driverLoading takes the kernel's word that the driver is being loaded. It may
-// come after an inventory has shown that loading.
-func (f *folding) driverLoading() {
-	d := &f.next.Driver
-	if f.event.Mono <= d.Began {
-		return
-	}
-	d.Began = f.event.Mono
-	if d.Began > d.Shown {
-		d.Announced = true
-		f.driverRenewed()
-	}
-}
-
-// driverRenewed forgets what the loading before has said: nothing of it need
-// hold, and no GPU has answered yet.
-func (f *folding) driverRenewed() {
-	for i := range f.next.GPUs {
-		g := f.own(i)
-		g.Fresh, g.Pending, g.Recovery = false, false, 0
-		for _, reason := range recoveryReasons {
-			f.lower(g, reason)
-		}
-	}
 }

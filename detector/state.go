@@ -46,7 +46,11 @@ type DriverState struct {
 	// Started is the last moment of the daemon's life before this one, since boot.
 	Started time.Duration `json:"started,omitempty"`
 	Missing string        `json:"missing,omitempty"` // why there is none; empty if there is one
+	Absent  time.Duration `json:"absent,omitempty"`  // since when it is missing, since boot
+	Stuck   bool          `json:"stuck,omitempty"`   // it answers no question
 	Asked   bool          `json:"asked,omitempty"`   // an inventory was attempted under this start
+	// Hang is the kernel log's newest line that the driver hangs, where it named no GPU.
+	Hang *Sign `json:"hang,omitempty"`
 }
 
 // Major is the driver's branch, 570 for "570.195.03"; 0 if unknown.
@@ -83,6 +87,9 @@ type GPU struct {
 	Ended map[Reason]time.Duration `json:"ended,omitempty"`
 	// Waived are facts that a person has declared over though they stand.
 	Waived []Reason `json:"waived,omitempty"`
+	// Sign is what the kernel log told of it last that explains a call which does
+	// not return.
+	Sign *Sign `json:"sign,omitempty"`
 	// Merging holds the windows in which two reporters of one Xid are one.
 	Merging []mergeWindow `json:"merging,omitempty"`
 }

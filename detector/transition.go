@@ -10,6 +10,16 @@ const (
 	Raised  Change = "raised"  // it is visible from now on
 	Cleared Change = "cleared" // evidence has ended it
 	Folded  Change = "folded"  // a sign was put down to another fault
+	Noted   Change = "noted"   // no fault: something about the driver has changed
+)
+
+// What is noted, in the place of a reason.
+const (
+	NotedLoaded   Reason = "DriverLoaded"   // the driver was there from the start
+	NotedArrived  Reason = "DriverArrived"  // it was missing
+	NotedMissing  Reason = "DriverMissing"  // there is none, or none any more
+	NotedReloaded Reason = "DriverReloaded" // it was loaded again
+	NotedReplaced Reason = "DriverReplaced" // it was, in another version
 )
 
 // Transition is one change of what people see, and why.
@@ -19,11 +29,11 @@ type Transition struct {
 	PCI       string    `json:"pci,omitempty"` // empty: the node
 	UUID      string    `json:"uuid,omitempty"`
 	GPU       *int      `json:"gpu,omitempty"` // index
-	Condition Reason    `json:"condition"`
+	Condition Reason    `json:"condition"`     // or what is noted
 	Status    Change    `json:"status"`
 	Class     Class     `json:"class"`
 	Effect    Effect    `json:"effect"`
 	Action    Action    `json:"action"`
-	Cause     string    `json:"cause"` // what raised, ended or explains it
-	Incident  string    `json:"incident"`
+	Cause     string    `json:"cause"`              // what raised, ended or explains it
+	Incident  string    `json:"incident,omitempty"` // of a fault
 }

@@ -129,6 +129,7 @@ const (
 	ThermalFault        Reason = "ThermalFault"
 	Unresponsive        Reason = "Unresponsive"
 	DriverFault         Reason = "DriverFault"
+	DriverStuck         Reason = "DriverStuck"
 	FabricFault         Reason = "FabricFault"
 )
 
