@@ -1,0 +1,156 @@
+//go:build cgo
+
+package worker
+
+import (
+	"cmp"
+	"fmt"
+	"math"
+	"slices"
+	"strings"
+
+	binding "github.com/NVIDIA/go-nvml/pkg/nvml"
+
+	"gpuvet.dev/nvml"
+)
+
+// describe tells what does not change about a GPU.
+func (s *session) describe(pci string) (*nvml.GPU, error) {
+	d := nvml.GPU{PCI: pci, Minor: -1}
+	err := s.take(pci, false, func(b *batch) {
+		d.UUID = b.text("nvmlDeviceGetUUID", b.device.GetUUID)
+		d.Name = b.text("nvmlDeviceGetName", b.device.GetName)
+		d.Serial = b.text("nvmlDeviceGetSerial", b.device.GetSerial)
+		d.VBIOS = b.text("nvmlDeviceGetVbiosVersion", b.device.GetVbiosVersion)
+		if code, ok := asks(b, "nvmlDeviceGetArchitecture", b.device.GetArchitecture); ok {
+			d.Architecture = architecture(code)
+		}
+		if minor, ok := asks(b, "nvmlDeviceGetMinorNumber", b.device.GetMinorNumber); ok {
+			d.Minor = minor
+		}
+		var r nvml.Readings
+		b.memory(&r)
+		d.MemoryBytes = r.MemoryTotal.Value
+		mode, ok := asks(b, "nvmlDeviceGetMigMode", func() (int, binding.Return) {
+			current, _, code := b.device.GetMigMode()
+			return current, code
+		})
+		if !ok {
+			return
+		}
+		d.MIG = nvml.Some(mode == binding.DEVICE_MIG_ENABLE)
+		if d.MIG.Value {
+			d.Instances = b.instances(d.MemoryBytes)
+		}
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &d, nil
+}
+
+// text asks for a name or number of a GPU; empty if it has none.
+func (b *batch) text(function string, call func() (string, binding.Return)) string {
+	text, _ := asks(b, function, call)
+	if text = strings.TrimSpace(text); strings.Trim(text, "[]") == "N/A" {
+		return ""
+	}
+	return text
+}
+
+// instances lists the MIG devices of a GPU. Some may come and go meanwhile: one
+// that cannot be told is left out.
+func (b *batch) instances(memory uint64) []nvml.Instance {
+	most, _ := asks(b, "nvmlDeviceGetMaxMigDeviceCount", b.device.GetMaxMigDeviceCount)
+	var all []nvml.Instance
+	for i := range most {
+		// NOT_FOUND: the indexes have holes.
+		device, ok := asks(b, "nvmlDeviceGetMigDeviceHandleByIndex", func() (binding.Device, binding.Return) {
+			return b.device.GetMigDeviceHandleByIndex(i)
+		})
+		if !ok {
+			continue
+		}
+		if instance, ok := b.instance(device, memory); ok {
+			all = append(all, instance)
+		}
+	}
+	slices.SortFunc(all, func(x, y nvml.Instance) int {
+		return cmp.Or(x.GPUInstance-y.GPUInstance, x.ComputeInstance-y.ComputeInstance)
+	})
+	return all
+}
+
+func (b *batch) instance(device binding.Device, memory uint64) (d nvml.Instance, ok bool) {
+	if d.UUID, ok = asks(b, "nvmlDeviceGetUUID", device.GetUUID); !ok {
+		return d, false
+	}
+	if d.GPUInstance, ok = asks(b, "nvmlDeviceGetGpuInstanceId", device.GetGpuInstanceId); !ok {
+		return d, false
+	}
+	if d.ComputeInstance, ok = asks(b, "nvmlDeviceGetComputeInstanceId", device.GetComputeInstanceId); !ok {
+		return d, false
+	}
+	attributes, known := asks(b, "nvmlDeviceGetAttributes_v2", device.GetAttributes)
+	d.MemoryBytes = attributes.MemorySizeMB << 20
+	// The name of a MIG device ends in its profile: "NVIDIA H100 80GB HBM3 MIG 1g.10gb".
+	if _, of, ok := strings.Cut(b.text("nvmlDeviceGetName", device.GetName), " MIG "); ok {
+		d.Profile = of
+	} else if known {
+		d.Profile = profile(attributes, memory)
+	}
+	// Asking for the GPU instance takes rights that a MIG device's reader may lack.
+	instance, ok := asks(b, "nvmlDeviceGetGpuInstanceById", func() (binding.GpuInstance, binding.Return) {
+		return b.device.GetGpuInstanceById(d.GPUInstance)
+	})
+	if !ok {
+		return d, true
+	}
+	if info, ok := asks(b, "nvmlGpuInstanceGetInfo", instance.GetInfo); ok {
+		d.Start, d.Size = nvml.Some(int(info.Placement.Start)), nvml.Some(int(info.Placement.Size))
+	}
+	return d, true
+}
+
+// profile names what a MIG device is made of, as the driver would: its memory
+// in eighths of the GPU's, rounded up, in whole GB of that GPU.
+func profile(a binding.DeviceAttributes, memory uint64) string {
+	const gibi = 1 << 30
+	size := float64(a.MemorySizeMB) / 1024
+	if memory > 0 {
+		eighths := math.Ceil(float64(a.MemorySizeMB<<20)/float64(memory)*8) / 8
+		size = eighths * float64((memory+gibi-1)/gibi)
+	}
+	name := fmt.Sprintf("%dg.%dgb", a.GpuInstanceSliceCount, int(math.Round(size)))
+	if a.ComputeInstanceSliceCount < a.GpuInstanceSliceCount {
+		name = fmt.Sprintf("%dc.%s", a.ComputeInstanceSliceCount, name)
+	}
+	return name
+}
+
+// architecture is the name of a generation; empty for one that is newer than this.
+func architecture(code binding.DeviceArchitecture) string {
+	switch code {
+	case binding.DEVICE_ARCH_KEPLER:
+		return "Kepler"
+	case binding.DEVICE_ARCH_MAXWELL:
+		return "Maxwell"
+	case binding.DEVICE_ARCH_PASCAL:
+		return "Pascal"
+	case binding.DEVICE_ARCH_VOLTA:
+		return "Volta"
+	case binding.DEVICE_ARCH_TURING:
+		return "Turing"
+	case binding.DEVICE_ARCH_AMPERE:
+		return "Ampere"
+	case binding.DEVICE_ARCH_ADA:
+		return "Ada"
+	case binding.DEVICE_ARCH_HOPPER:
+		return "Hopper"
+	case binding.DEVICE_ARCH_BLACKWELL:
+		return "Blackwell"
+	case binding.DEVICE_ARCH_RUBIN:
+		return "Rubin"
+	}
+	return ""
+}

@@ -1,0 +1,151 @@
+//go:build cgo
+
+package worker
+
+import (
+	"math"
+	"time"
+
+	binding "github.com/NVIDIA/go-nvml/pkg/nvml"
+
+	"gpuvet.dev/nvml"
+	"gpuvet.dev/nvml/wire"
+)
+
+// watched are the GPUs whose events are waited for.
+type watched struct {
+	set  binding.EventSet
+	gpus map[binding.Device]identity
+}
+
+type identity struct{ pci, uuid string }
+
+// eventTypes are the events that are told, by NVML's bit.
+var eventTypes = map[uint64]nvml.EventType{
+	binding.EventTypeXidCriticalError:       nvml.EventXid,
+	binding.EventTypeSingleBitEccError:      nvml.EventSingleBitECC,
+	binding.EventTypeSingleBitEccErrorStorm: nvml.EventSingleBitStorm,
+	binding.EventTypeDoubleBitEccError:      nvml.EventDoubleBitECC,
+	binding.EventTypeDramRetirementEvent:    nvml.EventRetirement,
+	binding.EventTypeDramRetirementFailure:  nvml.EventRetirementFailed,
+	binding.EventTypeNonFatalPoisonError:    nvml.EventContainedPoison,
+	binding.EventTypeFatalPoisonError:       nvml.EventFatalPoison,
+	binding.EventTypeGpuUnavailableError:    nvml.EventUnavailable,
+	binding.EventTypeGpuRecoveryAction:      nvml.EventRecovery,
+	binding.EventMigConfigChange:            nvml.EventMIGConfiguration,
+}
+
+// watch adds a GPU. One that supports no event is watched too: nothing comes.
+func (s *session) watch(pci string) error {
+	if err := s.makeSet(); err != nil {
+		return err
+	}
+	return s.take(pci, true, func(b *batch) {
+		supported, _ := asks(b, "nvmlDeviceGetSupportedEventTypes", b.device.GetSupportedEventTypes)
+		var mask uint64
+		for bit := range eventTypes {
+			mask |= bit & supported
+		}
+		if mask == 0 {
+			return
+		}
+		uuid := b.text("nvmlDeviceGetUUID", b.device.GetUUID)
+		_, ok := asks(b, "nvmlDeviceRegisterEvents", func() (struct{}, binding.Return) {
+			return struct{}{}, b.device.RegisterEvents(mask, s.watched.set)
+		})
+		if ok {
+			s.watched.gpus[b.device] = identity{pci, uuid}
+		}
+	})
+}
+
+func (s *session) makeSet() error {
+	if s.watched.set != nil {
+		return nil
+	}
+	for _, function := range []string{"nvmlEventSetCreate", "nvmlEventSetWait_v2"} {
+		if !s.lib.has(function) {
+			return failed(function, binding.ERROR_FUNCTION_NOT_FOUND)
+		}
+	}
+	set, code := s.lib.EventSetCreate()
+	if code != binding.SUCCESS {
+		return failed("nvmlEventSetCreate", code)
+	}
+	s.watched = watched{set: set, gpus: map[binding.Device]identity{}}
+	return nil
+}
+
+// heartbeat leaves a second for the way.
+const heartbeat = (wire.Heartbeat - 1) * time.Second
+
+// events tells events until the stream breaks.
+func (s *session) events(tell func(*nvml.Event) error) error {
+	if err := s.makeSet(); err != nil {
+		return err
+	}
+	for {
+		if err := tell(nil); err != nil {
+			return err
+		}
+		for next := time.Now().Add(heartbeat); time.Now().Before(next); {
+			event, err := s.wait(time.Until(next))
+			if err != nil {
+				return err
+			}
+			if event == nil {
+				continue
+			}
+			if err := tell(event); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+// wait waits for one event, for some time at most; nil if none came.
+func (s *session) wait(most time.Duration) (*nvml.Event, error) {
+	began := time.Now()
+	data, code := s.watched.set.Wait(uint32(most.Milliseconds()) + 1)
+	switch code {
+	case binding.SUCCESS:
+		return s.event(data), nil
+	case binding.ERROR_TIMEOUT:
+		// It may come back early, and does not wait for a set of no GPUs. What
+		// happens during a nap is kept in the set.
+		const nap = 10 * time.Millisecond
+		if time.Since(began) < nap && most > nap {
+			time.Sleep(nap)
+		}
+		return nil, nil
+	}
+	return nil, failed("nvmlEventSetWait_v2", code)
+}
+
+// event is nil for one that is not known here.
+func (s *session) event(data binding.EventData) *nvml.Event {
+	kind, ok := eventTypes[data.EventType]
+	if !ok {
+		return nil
+	}
+	of, ok := s.watched.gpus[data.Device]
+	if !ok {
+		return nil
+	}
+	e := &nvml.Event{
+		Type: kind, Time: time.Now(), PCI: of.pci, UUID: of.uuid,
+		GPUInstance: instanceOf(data.GpuInstanceId), ComputeInstance: instanceOf(data.ComputeInstanceId),
+	}
+	if kind == nvml.EventXid {
+		e.Xid = int(data.EventData)
+	}
+	return e
+}
+
+// instanceOf is the number of an instance; nil if none is concerned.
+func instanceOf(id uint32) *int {
+	if id == math.MaxUint32 {
+		return nil
+	}
+	return new(int(id))
+}
