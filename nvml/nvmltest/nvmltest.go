@@ -3,6 +3,7 @@
 package nvmltest
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -14,13 +15,20 @@ import (
 	"testing"
 	"time"
 
-	"github.com/google/go-cmp/cmp"
+	gocmp "github.com/google/go-cmp/cmp"
 
 	"gpuvet.dev/nvml"
 )
 
+// Loser is a driver that can lose a GPU when it is told to. What one must keep
+// to then is tested too.
+type Loser interface {
+	nvml.Driver
+	Lose(t *testing.T, pci string)
+}
+
 // Run tests a driver. Each call of open gives one with at least one GPU, all of
-// them well.
+// them well; it may be a [Loser].
 func Run(t *testing.T, open func(t *testing.T) nvml.Driver) {
 	t.Helper()
 	for _, test := range []struct {
@@ -29,6 +37,7 @@ func Run(t *testing.T, open func(t *testing.T) nvml.Driver) {
 	}{
 		{"inventory lists GPUs in PCI order, each told apart", inventoryIsOrdered},
 		{"inventory of one load is the same at each call", inventoryIsStable},
+		{"MIG devices are listed with what they are", instancesAreSound},
 		{"answers belong to the caller", answersBelongToTheCaller},
 		{"readings are present or absent, never a sentinel", readingsAreSound},
 		{"health counts each memory error once", healthIsSound},
@@ -36,14 +45,17 @@ func Run(t *testing.T, open func(t *testing.T) nvml.Driver) {
 		{"a call with a cancelled context fails with its cause", cancelledCallFails},
 		{"calls run beside each other", callsRunBesideEachOther},
 		{"the event stream ends without error on cancel", eventsEndOnCancel},
+		{"a lost GPU stays listed, says so and hides no other", lostGPUStaysListed},
 	} {
 		t.Run(test.name, func(t *testing.T) { test.run(t, open(t)) })
 	}
 }
 
 var (
-	addressForm = regexp.MustCompile(`^[0-9a-f]{4,8}:[0-9a-f]{2}:[01][0-9a-f]\.[0-7]$`)
-	uuidForm    = regexp.MustCompile(`^GPU-[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$`)
+	addressForm      = regexp.MustCompile(`^[0-9a-f]{4,8}:[0-9a-f]{2}:[01][0-9a-f]\.[0-7]$`)
+	uuidForm         = regexp.MustCompile(`^GPU-[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$`)
+	instanceUUIDForm = regexp.MustCompile(`^MIG-[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$`)
+	profileForm      = regexp.MustCompile(`^([1-9][0-9]*c\.)?[1-9][0-9]*g\.[1-9][0-9]*gb([+-].+)?$`)
 )
 
 func inventory(t *testing.T, d nvml.Driver) nvml.Inventory {
@@ -86,8 +98,37 @@ func inventoryIsOrdered(t *testing.T, d nvml.Driver) {
 
 func inventoryIsStable(t *testing.T, d nvml.Driver) {
 	first, second := inventory(t, d), inventory(t, d)
-	if diff := cmp.Diff(first, second); diff != "" {
+	if diff := gocmp.Diff(first, second); diff != "" {
 		t.Errorf("second inventory differs (-first +second):\n%s", diff)
+	}
+}
+
+func instancesAreSound(t *testing.T, d nvml.Driver) {
+	for _, g := range inventory(t, d).GPUs {
+		if !g.MIG.Value && len(g.Instances) > 0 {
+			t.Errorf("%s: %d MIG devices, and it is not in MIG mode", g.PCI, len(g.Instances))
+		}
+		if !slices.IsSortedFunc(g.Instances, func(a, b nvml.Instance) int {
+			return cmp.Or(a.GPUInstance-b.GPUInstance, a.ComputeInstance-b.ComputeInstance)
+		}) {
+			t.Errorf("%s: MIG devices are not in order", g.PCI)
+		}
+		uuids := map[string]bool{}
+		for _, i := range g.Instances {
+			if !instanceUUIDForm.MatchString(i.UUID) || uuids[i.UUID] {
+				t.Errorf("%s: UUID %q of a MIG device is malformed or not its own", g.PCI, i.UUID)
+			}
+			uuids[i.UUID] = true
+			if !profileForm.MatchString(i.Profile) {
+				t.Errorf("%s: profile %q is not of the form 1g.10gb", i.UUID, i.Profile)
+			}
+			if i.MemoryBytes == 0 || g.MemoryBytes > 0 && i.MemoryBytes > g.MemoryBytes {
+				t.Errorf("%s: memory of %d bytes on a GPU of %d", i.UUID, i.MemoryBytes, g.MemoryBytes)
+			}
+			if i.GPUInstance < 0 || i.ComputeInstance < 0 || i.Start.OK != i.Size.OK || i.Start.Value < 0 || i.Size.OK && i.Size.Value < 1 {
+				t.Errorf("%s: place %+v", i.UUID, i)
+			}
+		}
 	}
 }
 
@@ -95,8 +136,19 @@ func answersBelongToTheCaller(t *testing.T, d nvml.Driver) {
 	inv := inventory(t, d)
 	pci := inv.GPUs[0].PCI
 	inv.GPUs[0].PCI = "spoiled"
-	if again := inventory(t, d); again.GPUs[0].PCI != pci {
+	for _, g := range inv.GPUs {
+		for i := range g.Instances {
+			g.Instances[i].Profile = "spoiled"
+		}
+	}
+	again := inventory(t, d)
+	if again.GPUs[0].PCI != pci {
 		t.Error("a change to the GPUs of one inventory shows in the next")
+	}
+	for _, g := range again.GPUs {
+		if slices.ContainsFunc(g.Instances, func(i nvml.Instance) bool { return i.Profile == "spoiled" }) {
+			t.Error("a change to the MIG devices of one inventory shows in the next")
+		}
 	}
 	r, err := d.Readings(t.Context(), pci)
 	if err != nil {
@@ -268,5 +320,32 @@ func eventsEndOnCancel(t *testing.T, d nvml.Driver) {
 		}
 	case <-time.After(10 * time.Second):
 		t.Error("events did not end within 10 s of the cancel")
+	}
+}
+
+func lostGPUStaysListed(t *testing.T, d nvml.Driver) {
+	loser, ok := d.(Loser)
+	if !ok {
+		t.Skip("this driver loses no GPU on demand")
+	}
+	before := inventory(t, d)
+	pci := before.GPUs[0].PCI
+	loser.Lose(t, pci)
+	_, readingsErr := d.Readings(t.Context(), pci)
+	_, healthErr := d.Health(t.Context(), pci)
+	for name, err := range map[string]error{"readings": readingsErr, "health": healthErr} {
+		if !errors.Is(err, nvml.ErrLost) {
+			t.Errorf("%s of the lost GPU: %v, want %v", name, err, nvml.ErrLost)
+		}
+	}
+	if diff := gocmp.Diff(before, inventory(t, d)); diff != "" {
+		t.Errorf("inventory differs after the loss (-before +after):\n%s", diff)
+	}
+	for _, g := range before.GPUs[1:] {
+		_, readingsErr := d.Readings(t.Context(), g.PCI)
+		_, healthErr := d.Health(t.Context(), g.PCI)
+		if err := errors.Join(readingsErr, healthErr); err != nil {
+			t.Errorf("%s is well: %v", g.PCI, err)
+		}
 	}
 }
