@@ -43,14 +43,14 @@ func (s *session) reach(pci string) (*gpu, error) {
 type batch struct {
 	*gpu
 	lib   *library
+	whole bool  // it is of no use if a value fails that the GPU is able to give
 	ended error // the GPU is lost or the driver gone
-	odd   error // why the first value was not given that should have been
+	odd   error // why the first value failed that the GPU is able to give
 	given int   // values
 }
 
-// take makes a batch. One without any value is an error, and if it is to be
-// whole, so is one in which a value failed that the GPU is able to give.
-func (s *session) take(pci string, whole bool, calls func(*batch)) error {
+// take makes a batch. One without any value is an error.
+func (s *session) take(pci string, calls func(*batch)) error {
 	g, err := s.reach(pci)
 	if err != nil {
 		return err
@@ -64,7 +64,7 @@ func (s *session) take(pci string, whole bool, calls func(*batch)) error {
 	switch {
 	case b.ended != nil:
 		return b.ended
-	case b.odd != nil && (whole || b.given == 0):
+	case b.odd != nil && (b.whole || b.given == 0):
 		return b.odd
 	case b.given == 0:
 		// A handle that went stale looks like a GPU that can do nothing.

@@ -17,7 +17,7 @@ import (
 // describe tells what does not change about a GPU.
 func (s *session) describe(pci string) (*nvml.GPU, error) {
 	d := nvml.GPU{PCI: pci, Minor: -1}
-	err := s.take(pci, false, func(b *batch) {
+	err := s.take(pci, func(b *batch) {
 		d.UUID = b.text("nvmlDeviceGetUUID", b.device.GetUUID)
 		d.Name = b.text("nvmlDeviceGetName", b.device.GetName)
 		d.Serial = b.text("nvmlDeviceGetSerial", b.device.GetSerial)

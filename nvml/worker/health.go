@@ -10,17 +10,19 @@ import (
 	"gpuvet.dev/nvml"
 )
 
-// health takes the facts that decide whether a GPU is fit. It is all of them or
-// an error: a fact that failed is not one that is fine.
+// health takes the facts that decide whether a GPU is fit: all that it can give
+// or an error, as a fact that failed is not one that is fine. Only a driver that
+// asks for a recovery is heard in any case.
 func (s *session) health(pci string) (*nvml.Health, error) {
 	var h nvml.Health
-	err := s.take(pci, true, func(b *batch) {
+	err := s.take(pci, func(b *batch) {
 		h.Time = time.Now()
 		found := b.fields(binding.FI_DEV_GET_GPU_RECOVERY_ACTION, binding.FI_DEV_REMAPPED_COR, binding.FI_DEV_REMAPPED_UNC,
 			binding.FI_DEV_REMAPPED_PENDING, binding.FI_DEV_REMAPPED_FAILURE)
 		if action, ok := found[binding.FI_DEV_GET_GPU_RECOVERY_ACTION]; ok {
 			h.Recovery = nvml.Some(nvml.RecoveryAction(action))
 		}
+		b.whole = h.Recovery.Value == nvml.RecoverNone
 		b.rows(&h, found)
 		b.errors(&h)
 	})

@@ -13,7 +13,7 @@ import (
 // readings takes the fast numbers of one GPU. A sensor that fails hides no other.
 func (s *session) readings(pci string) (*nvml.Readings, error) {
 	var r nvml.Readings
-	err := s.take(pci, false, func(b *batch) {
+	err := s.take(pci, func(b *batch) {
 		r.Time = time.Now()
 		found := b.fields(binding.FI_DEV_MEMORY_TEMP, binding.FI_DEV_TOTAL_ENERGY_CONSUMPTION, binding.FI_DEV_PCIE_REPLAY_COUNTER)
 		b.temperatures(&r, found)
@@ -72,7 +72,7 @@ func (b *batch) power(r *nvml.Readings, found map[uint32]uint64) {
 func (b *batch) memory(r *nvml.Readings) {
 	if m, ok := asks(b, "nvmlDeviceGetMemoryInfo_v2", b.device.GetMemoryInfo_v2); ok {
 		// The header says that used includes what is reserved; drivers leave it out.
-		if m.Used+m.Free+m.Reserved > m.Total && m.Used >= m.Reserved {
+		if m.Used <= m.Total && m.Reserved <= m.Used && m.Free > m.Total-m.Used-m.Reserved {
 			m.Used -= m.Reserved
 		}
 		r.MemoryTotal, r.MemoryReserved = counted(m.Total, true), counted(m.Reserved, true)

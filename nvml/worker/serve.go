@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"time"
 
 	"gpuvet.dev/nvml"
@@ -130,25 +131,12 @@ func (s *session) write(v any) error {
 }
 
 func (s *session) answer(r wire.Request) (a wire.Answer, err error) {
-	switch r.Ask {
-	case wire.AskDescribe, wire.AskReadings, wire.AskHealth, wire.AskWatch:
-		if !addressForm.MatchString(r.GPU) {
-			return a, fmt.Errorf("gpu: %q: expected a PCI address such as 0000:3b:00.0", r.GPU)
-		}
-	case wire.AskOpen, wire.AskList, wire.AskEvents:
-	default:
-		return a, fmt.Errorf("ask: %q: expected open, list, describe, readings, health, watch or events", r.Ask)
-	}
-	if r.Ask == wire.AskOpen {
-		return a, s.open()
-	}
-	if s.refused != nil {
-		return a, s.refused
-	}
-	if s.lib == nil {
-		return a, fmt.Errorf("ask: %q before open", r.Ask)
+	if err := s.refuse(r); err != nil {
+		return a, err
 	}
 	switch r.Ask {
+	case wire.AskOpen:
+		err = s.open()
 	case wire.AskList:
 		a.List, err = s.list()
 	case wire.AskDescribe:
@@ -159,8 +147,30 @@ func (s *session) answer(r wire.Request) (a wire.Answer, err error) {
 		a.Health, err = s.health(r.GPU)
 	case wire.AskWatch:
 		err = s.watch(r.GPU)
+	case wire.AskEvents: // is many answers
 	}
 	return a, err
+}
+
+var (
+	aboutNode = []wire.Ask{wire.AskOpen, wire.AskList, wire.AskEvents}
+	aboutGPU  = []wire.Ask{wire.AskDescribe, wire.AskReadings, wire.AskHealth, wire.AskWatch}
+)
+
+// refuse says why a question cannot be asked, here or now.
+func (s *session) refuse(r wire.Request) error {
+	switch ofGPU := slices.Contains(aboutGPU, r.Ask); {
+	case !ofGPU && !slices.Contains(aboutNode, r.Ask):
+		return fmt.Errorf("ask: %q: expected one of %q", r.Ask, slices.Concat(aboutNode, aboutGPU))
+	case r.Ask == wire.AskOpen:
+	case s.refused != nil:
+		return s.refused
+	case s.lib == nil:
+		return fmt.Errorf("ask: %q: expected open before it", r.Ask)
+	case ofGPU && !addressForm.MatchString(r.GPU):
+		return fmt.Errorf("gpu: %q: expected a PCI address such as 0000:3b:00.0", r.GPU)
+	}
+	return nil
 }
 
 // open loads the library, once: a second attempt could call what is not there.

@@ -40,7 +40,8 @@ func (s *session) watch(pci string) error {
 	if err := s.makeSet(); err != nil {
 		return err
 	}
-	return s.take(pci, true, func(b *batch) {
+	return s.take(pci, func(b *batch) {
+		b.whole = true
 		supported, _ := asks(b, "nvmlDeviceGetSupportedEventTypes", b.device.GetSupportedEventTypes)
 		var mask uint64
 		for bit := range eventTypes {
