@@ -19,23 +19,28 @@ import (
 // version is set by the linker; a plain `go install` leaves it to the module's.
 var version = ""
 
-const help = `gpuvet-nvml asks NVML, the NVIDIA driver's library, on behalf of gpuvet. It reads
-one question a line from its standard input, and writes one answer a line, both
-in JSON, until its input ends. gpuvet starts as many as it needs; to talk to one
-from a shell, start it and type:
+const help = `gpuvet-nvml asks NVML, the library of the NVIDIA driver, on behalf of gpuvet. It
+reads one question a line from its standard input, and writes one answer a line,
+both in JSON, until its input ends. gpuvet starts as many as it needs; to talk to
+one from a shell, start it and type:
 
-  {"ask":"open"}                                 load the library; first of all
-  {"ask":"list"}                                 the driver, the addresses of its GPUs
-  {"ask":"describe","gpu":"0000:3b:00.0"}        what does not change about a GPU
-  {"ask":"readings","gpu":"0000:3b:00.0"}        temperature, power, memory, clocks
-  {"ask":"health","gpu":"0000:3b:00.0"}          recovery action, memory errors, rows
-  {"ask":"watch","gpu":"0000:3b:00.0"}           have its events told
-  {"ask":"events"}                               tell them as they come; last of all
+  {"ask":"open"}                             load the library; the first question
+  {"ask":"list"}                             the driver and where its GPUs are
+  {"ask":"describe","gpu":"0000:3b:00.0"}    what does not change about a GPU
+  {"ask":"readings","gpu":"0000:3b:00.0"}    temperature, power, memory, clocks
+  {"ask":"health","gpu":"0000:3b:00.0"}      recovery action, memory errors, rows
+  {"ask":"watch","gpu":"0000:3b:00.0"}       have its events told
+  {"ask":"events"}                           tell them as they come; the last
 
-An answer {} says that it was done. An error has a kind: no-driver, lost,
-not-found, renewed (the driver was taken away: start another gpuvet-nvml), other.
+An answer {} says that it was done, or that nothing happened. An error has a kind:
+no-driver, lost, not-found, other, or renewed: the driver was taken away, and
+perhaps loaded anew, so start another gpuvet-nvml.
 
 Flags:
+  --library PATH   the NVML library, or its name for the dynamic loader to find
+                   (libnvidia-ml.so.1)
+  --sysfs DIR      where the kernel shows its devices (/sys)
+  --version        print the version and end
 `
 
 func main() {
@@ -50,15 +55,13 @@ func run(args []string, in io.Reader, out, errs io.Writer) int {
 	o := worker.Options{Version: buildVersion()}
 	flags := flag.NewFlagSet("gpuvet-nvml", flag.ContinueOnError)
 	flags.SetOutput(io.Discard)
-	flags.StringVar(&o.Library, "library", "libnvidia-ml.so.1", "`path` of the NVML library, or its name for the dynamic loader to find")
-	flags.StringVar(&o.Sysfs, "sysfs", "/sys", "`folder` where the kernel shows its devices")
-	show := flags.Bool("version", false, "print the version and exit")
+	flags.StringVar(&o.Library, "library", "libnvidia-ml.so.1", "")
+	flags.StringVar(&o.Sysfs, "sysfs", "/sys", "")
+	show := flags.Bool("version", false, "")
 	err := flags.Parse(args)
 	switch {
 	case errors.Is(err, flag.ErrHelp):
 		fmt.Fprint(out, help)
-		flags.SetOutput(out)
-		flags.PrintDefaults()
 		return 0
 	case err != nil:
 		fmt.Fprintf(errs, "gpuvet-nvml: %v; see gpuvet-nvml --help\n", err)
