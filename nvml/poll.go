@@ -30,7 +30,7 @@ type answer[T any] struct {
 	value   T
 	err     error
 	took    time.Duration
-	skipped bool // no call was made, because one is still out
+	skipped bool // no call was made: one is still out, or none may be
 }
 
 // run polls until ctx ends, and reports each outcome. While a call is stuck
@@ -88,6 +88,7 @@ func (p *poll[T]) call(ctx context.Context) answer[T] {
 	}()
 	select {
 	case a := <-back:
+		a.skipped = errors.Is(a.err, ErrPaused) // the driver was not asked
 		if errors.Is(a.err, context.DeadlineExceeded) && !errors.Is(a.err, ErrTimeout) {
 			a.err = fmt.Errorf("%w: %w", ErrTimeout, a.err)
 		}
