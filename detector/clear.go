@@ -49,7 +49,7 @@ func (f *folding) evidence(g *GPU, c Condition) string {
 	}
 	switch row.Clear {
 	case ClearLevel:
-		if !g.Fresh || g.Missing {
+		if !g.answers() || g.Missing {
 			return ""
 		}
 		return "no longer so"
@@ -59,7 +59,7 @@ func (f *folding) evidence(g *GPU, c Condition) string {
 	}
 	asks := g.Recovery != 0 || g.Pending
 	switch {
-	case !g.Fresh || g.Missing || asks:
+	case !g.answers() || g.Missing || asks:
 		return ""
 	case !c.Event:
 		return "the driver no longer says so"

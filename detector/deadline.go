@@ -70,6 +70,11 @@ func (s *State) deadline(now time.Time, mono time.Duration) time.Time {
 		note(g.Conditions)
 	}
 	note(s.Node)
+	if s.Pause != nil {
+		if due := now.Add(s.Pause.Ends - mono); first.IsZero() || due.Before(first) {
+			first = due
+		}
+	}
 	return first
 }
 
@@ -88,6 +93,9 @@ func (c *Condition) due(now time.Time, mono time.Duration) time.Time {
 // fire lets everything happen that is due at one moment.
 func (f *folding) fire(due, now time.Time, mono time.Duration) {
 	f.next.Seq++
+	if p := f.next.Pause; p != nil && !now.Add(p.Ends-mono).After(due) {
+		f.endPause("its time is over", due, p.Ends)
+	}
 	isDue := func(c Condition) bool {
 		at := c.due(now, mono)
 		return !at.IsZero() && !at.After(due)

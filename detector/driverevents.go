@@ -2,6 +2,7 @@ package detector
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"gpuvet.dev/nvml"
@@ -9,6 +10,9 @@ import (
 
 // saveLimit is how long a driver event waits for the disk.
 const saveLimit = 2 * time.Second
+
+// pausedStream is how often a stream that was paused is tried.
+const pausedStream = 200 * time.Millisecond
 
 // DriverEvents emits the events that the driver reports, until ctx ends. A
 // stream that breaks is opened again after a pause that grows to 5 s. refresh
@@ -40,10 +44,14 @@ func DriverEvents(ctx context.Context, d nvml.Driver, submit func(context.Contex
 		if ended := ctx.Err() != nil || err == nil; ended {
 			return nil
 		}
-		// The driver may have gone, or been loaded again.
-		refresh("")
-		if time.Since(began) > time.Minute {
-			pause = 100 * time.Millisecond
+		if errors.Is(err, nvml.ErrPaused) {
+			pause = pausedStream
+		} else {
+			// The driver may have gone, or been loaded again.
+			refresh("")
+			if time.Since(began) > time.Minute {
+				pause = 100 * time.Millisecond
+			}
 		}
 		select {
 		case <-ctx.Done():

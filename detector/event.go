@@ -101,6 +101,9 @@ const (
 	KindDriverAnswers Kind = "DriverAnswers" // it does again
 	KindPolicy        Kind = "Policy"        // Fields: digest
 	KindClear         Kind = "Clear"         // by hand; Fields: reason (empty: all), author
+	KindPaused        Kind = "Paused"        // NVML is to be closed; Fields: for, by, author, why; value: of the annotation or label
+	KindResumed       Kind = "Resumed"       // and opened again; Fields: by, author
+	KindPauseRefused  Kind = "PauseRefused"  // the annotation cannot be used; Fields: value, cause
 	KindTaintIntended Kind = "TaintIntended" // about to write the node taint; Fields: value, effect, added
 	KindTaintApplied  Kind = "TaintApplied"  // the API server accepted it
 	KindTaintRemoved  Kind = "TaintRemoved"  // ours is gone from the node
@@ -110,7 +113,7 @@ const (
 // it goes on: it cannot be read again from its source.
 func (e *Event) saved() bool {
 	switch e.Kind {
-	case KindClear, KindTaintIntended, KindTaintApplied, KindTaintRemoved:
+	case KindClear, KindPaused, KindResumed, KindPauseRefused, KindTaintIntended, KindTaintApplied, KindTaintRemoved:
 		return true
 	default:
 		return e.Source == SourceEvents

@@ -6,11 +6,13 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	gocmp "github.com/google/go-cmp/cmp"
+	"go.uber.org/zap"
 
 	"gpuvet.dev/nvml"
 	"gpuvet.dev/nvml/fake"
@@ -21,7 +23,20 @@ type node struct {
 	*Detector
 	driver  *fake.Driver
 	spoiled *spoiled // the way to it
+	valve   *nvml.Valve
 	facts   []string // as emitted, "<index> <kind>"
+
+	releases atomic.Int32
+	holds    atomic.Pointer[error] // what is not released
+}
+
+// release is what the valve has the driver do.
+func (n *node) release(context.Context) error {
+	n.releases.Add(1)
+	if held := n.holds.Load(); held != nil {
+		return *held
+	}
+	return nil
 }
 
 // sorted is the facts in an order of their own: GPUs are asked at the same time.
@@ -40,9 +55,10 @@ func newNode(t *testing.T, gpus int) *node {
 	}
 	n := &node{driver: fake.New(scenario)}
 	n.spoiled = &spoiled{Driver: n.driver}
+	n.valve = nvml.NewValve(n.spoiled, n.release)
 	var ctx context.Context
 	n.Detector, ctx = running(t, Config{})
-	sampler := nvml.NewSampler(n.spoiled, nvml.SamplerOptions{})
+	sampler := nvml.NewSampler(n.valve, nvml.SamplerOptions{})
 	facts := NewFacts(nvml.DefaultFreshness, func(e Event) {
 		index := "node"
 		for i, g := range scenario.GPUs {
@@ -53,11 +69,12 @@ func newNode(t *testing.T, gpus int) *node {
 		n.facts = append(n.facts, index+" "+string(e.Kind))
 		n.Emit(e)
 	})
-	stopped := make(chan struct{}, 3)
+	stopped := make(chan struct{}, 4)
 	run := func(f func()) { go func() { f(); stopped <- struct{}{} }() }
 	sourcing, stop := context.WithCancel(ctx)
 	run(func() { _ = sampler.Run(sourcing, facts.Observe) })
-	run(func() { _ = DriverEvents(sourcing, n.driver, n.Submit, sampler.Refresh) })
+	run(func() { _ = DriverEvents(sourcing, n.valve, n.Submit, sampler.Refresh) })
+	run(func() { _ = DriverPauses(sourcing, n.Watch(sourcing), n.valve, sampler.Refresh, zap.NewNop()) })
 	run(func() {
 		_ = NewKernelLog().Lines(sourcing, "boot-1", n.driver.KernelLines, n.Emit)
 	})

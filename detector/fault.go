@@ -223,6 +223,9 @@ func (f *folding) begin(v Verdict, row Row, cause, message string) Condition {
 	}
 	if row.Hold > 0 {
 		until := f.next.Mono + row.Hold
+		if p := f.next.Pause; p != nil {
+			until = p.Ends + row.Hold
+		}
 		c.Held = &until
 	}
 	return c

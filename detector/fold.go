@@ -33,6 +33,7 @@ func fold(s *State, p *Policy, e Event) (*State, []Transition, time.Time) {
 	f.next.Seq++
 	f.count()
 	f.apply()
+	f.mark()
 	f.sign()
 	f.corroborate()
 	f.settle()
@@ -136,6 +137,12 @@ func (f *folding) apply() {
 		f.driverAnswers()
 	case KindPolicy:
 		f.next.Policy = e.Fields["digest"]
+	case KindPaused:
+		f.pause()
+	case KindResumed:
+		f.resume()
+	case KindPauseRefused:
+		f.refuse()
 	case KindClear:
 		f.clearByHand()
 	case KindTaintIntended, KindTaintApplied, KindTaintRemoved:

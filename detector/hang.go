@@ -52,6 +52,9 @@ func (f *folding) sign() {
 // corroborate shows a GPU whose calls do not return without further waiting if
 // the kernel log tells of trouble too, whichever of the two came first.
 func (f *folding) corroborate() {
+	if f.next.Pause != nil {
+		return // whether the call has returned meanwhile is not known
+	}
 	hold, began := f.policy.Reasons[Unresponsive].Hold, f.next.Driver.Began
 	for i, g := range f.next.GPUs {
 		at := slices.IndexFunc(g.Conditions, func(c Condition) bool {

@@ -84,6 +84,7 @@ func DefaultPolicy() *Policy {
 		{Reason: LinkWarning, Scope: ScopeGPU, Clear: ClearQuiet, Quiet: quietHour, Source: "catalogue: CHECK_UVM; a non-fatal NVLink report"},
 		{Reason: DriverWarning, Scope: ScopeGPU, Clear: ClearQuiet, Quiet: quietHour, Source: "catalogue: RESTART_APP, category driver; UPDATE_SWFW"},
 		{Reason: FabricWarning, Scope: ScopeNode, Clear: ClearQuiet, Quiet: quietHour, Source: "Fabric Manager guide: non-fatal SXid"},
+		{Reason: Unmonitored, Scope: ScopeGPU, Taint: TaintUnmonitored, Clear: ClearLevel, Source: "a pause that somebody asked for"},
 		{Reason: ApplicationFault, Scope: ScopeWorkload, Clear: ClearQuiet, Quiet: 10 * time.Minute, Source: "catalogue: RESTART_APP, category user-app or software"},
 	}
 	p := &Policy{Reasons: map[Reason]Row{}, Xids: map[int]Verdict{}}
@@ -129,7 +130,7 @@ func Worse(a, b Condition) int {
 	)
 }
 
-var severity = ranks(TaintRebootRequired, TaintLost, TaintResetRequired, TaintMemory, TaintLink, TaintUnresponsive, TaintThermal, "")
+var severity = ranks(TaintRebootRequired, TaintLost, TaintResetRequired, TaintMemory, TaintLink, TaintUnresponsive, TaintThermal, TaintUnmonitored, "")
 
 func ranks(keys ...TaintKey) map[TaintKey]int {
 	m := make(map[TaintKey]int, len(keys))

@@ -16,6 +16,10 @@ func (f *folding) boot() {
 	renewed := s.Boot != e.Boot
 	if renewed {
 		s.Boot = e.Boot
+		f.handled(ByUpgrade, "", "")
+		if s.Pause != nil {
+			f.endPause("node was rebooted", e.Time, e.Mono)
+		}
 		s.Counters = Counters{Events: map[string]uint64{e.Source + "/" + string(e.Kind): 1}}
 		series, _, _ := number(e.ID)
 		s.Folded = maps.Clone(s.Folded)

@@ -15,6 +15,8 @@ type Snapshot struct {
 	GPUs   []GPUView   `json:"gpus"` // by PCI address
 	// Node holds the faults whose scope is the node or its fabric.
 	Node        []Condition  `json:"node,omitempty"`
+	Pause       *Pause       `json:"pause,omitempty"` // the one in force; nil: none
+	Requests    Requests     `json:"requests,omitzero"`
 	Counters    Counters     `json:"counters"`
 	Applied     Applied      `json:"applied"`
 	Policy      string       `json:"policy"`
@@ -40,9 +42,9 @@ type GPUView struct {
 	Xids         []XidCount  `json:"xids,omitempty"`       // since the boot, by code
 }
 
-// Ready reports whether the inventory was attempted: "no driver" and "0 GPUs"
-// are answers.
-func (s *Snapshot) Ready() bool { return s.Driver.Asked }
+// Ready reports whether the inventory was attempted: "no driver", "0 GPUs",
+// "driver stuck" and "paused" are answers.
+func (s *Snapshot) Ready() bool { return s.Driver.Asked || s.Pause != nil }
 
 // GPU is the view of the GPU at an address.
 func (s *Snapshot) GPU(pci string) (*GPUView, bool) {
@@ -61,7 +63,7 @@ func view(s *State) *Snapshot { return nextView(s, &State{}, &Snapshot{}) }
 // change is shared with the snapshot before.
 func nextView(s, before *State, seen *Snapshot) *Snapshot {
 	v := &Snapshot{
-		Seq: s.Seq, Time: s.Time, Boot: s.Boot, Driver: s.Driver, Node: visible(s.Node),
+		Seq: s.Seq, Time: s.Time, Boot: s.Boot, Driver: s.Driver, Node: visible(s.Node), Pause: s.Pause, Requests: s.Requests,
 		Counters: s.Counters, Applied: s.Applied, Policy: s.Policy, Transitions: s.Recent,
 		GPUs: make([]GPUView, len(s.GPUs)),
 	}
@@ -72,7 +74,7 @@ func nextView(s, before *State, seen *Snapshot) *Snapshot {
 		}
 		v.GPUs[i] = GPUView{
 			PCI: g.PCI, UUID: g.UUID, Index: g.Index, Name: g.Name, Architecture: g.Architecture, Serial: g.Serial,
-			VBIOS: g.VBIOS, Minor: g.Minor, MemoryBytes: g.MemoryBytes, Status: g.Status(), Fresh: g.Fresh,
+			VBIOS: g.VBIOS, Minor: g.Minor, MemoryBytes: g.MemoryBytes, Status: g.Status(), Fresh: g.answers(),
 			Missing: g.Missing, Recovery: g.Recovery, Conditions: visible(g.Conditions), Xids: g.Xids,
 		}
 	}

@@ -21,6 +21,9 @@ type State struct {
 	GPUs   []*GPU      `json:"gpus,omitempty"` // by PCI address
 	// Node holds the faults whose scope is the node or its fabric.
 	Node []Condition `json:"node,omitempty"`
+	// Pause is the one in force; nil: none.
+	Pause    *Pause   `json:"pause,omitempty"`
+	Requests Requests `json:"requests,omitzero"`
 
 	// Folded has, for each <boot>/<source>, the highest number folded: an
 	// observation met again is known by it.
@@ -205,7 +208,7 @@ func (g *GPU) Status() Status {
 		}
 	}
 	switch {
-	case !g.Fresh:
+	case !g.answers():
 		return Unknown
 	case degraded:
 		return Degraded

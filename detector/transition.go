@@ -10,7 +10,7 @@ const (
 	Raised  Change = "raised"  // it is visible from now on
 	Cleared Change = "cleared" // evidence has ended it
 	Folded  Change = "folded"  // a sign was put down to another fault
-	Noted   Change = "noted"   // no fault: something about the driver has changed
+	Noted   Change = "noted"   // no fault: the driver, or who watches it, has changed
 )
 
 // What is noted, in the place of a reason.
@@ -20,6 +20,8 @@ const (
 	NotedMissing  Reason = "DriverMissing"  // there is none, or none any more
 	NotedReloaded Reason = "DriverReloaded" // it was loaded again
 	NotedReplaced Reason = "DriverReplaced" // it was, in another version
+	NotedPaused   Reason = "Paused"
+	NotedResumed  Reason = "Resumed"
 )
 
 // Transition is one change of what people see, and why.

@@ -112,6 +112,7 @@ const (
 	TaintLink           TaintKey = "link"
 	TaintThermal        TaintKey = "thermal"
 	TaintUnresponsive   TaintKey = "unresponsive"
+	TaintUnmonitored    TaintKey = "unmonitored"
 )
 
 // Reason names a fault. A reason never changes once released: it is a taint
@@ -142,4 +143,5 @@ const (
 	DriverWarning        Reason = "DriverWarning"
 	FabricWarning        Reason = "FabricWarning"
 	ApplicationFault     Reason = "ApplicationFault"
+	Unmonitored          Reason = "Unmonitored" // no fault: nobody looks at the GPU, as somebody wants it so
 )
