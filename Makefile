@@ -1,5 +1,7 @@
 # Every target is what .ci/run calls or what a person calls; `make` lists them.
 VERSION := $(shell git describe --always --dirty 2>/dev/null || echo unknown)
+BUILD   := -trimpath -ldflags '-s -w -X main.version=$(VERSION)'
+IMAGE   := $(shell sed -n 's/^ *image: *//p' deploy/daemonset.yaml)
 TOOL    := go tool -modfile=$(CURDIR)/.ci/tools.mod
 LINT    := golangci-lint run --config=$(CURDIR)/.golangci.yml
 E2E     := $(patsubst %/go.mod,%,$(wildcard internal/e2e/go.mod))
@@ -12,10 +14,19 @@ TESTS   := --include=*_test.go --exclude-dir=.git
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "%-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-build: ## build the static daemon, bin/gpuvet
-	CGO_ENABLED=0 go build -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o bin/ ./cmd/gpuvet
+build: daemon ## build both programs: the daemon, and its NVML worker, which takes gcc
+	CGO_ENABLED=1 go build $(BUILD) -o bin/ ./cmd/gpuvet-nvml
 
-run: build ## watch eight fake GPUs, one of which is lost; no GPU, root or cluster needed
+daemon: ## build the static daemon alone, bin/gpuvet
+	CGO_ENABLED=0 go build $(BUILD) -o bin/ ./cmd/gpuvet
+
+image: build ## pack the image that deploy/daemonset.yaml names, out/gpuvet-image.tar
+	go run ./deploy/image -o out/gpuvet-image.tar -ref $(IMAGE) -files deploy/image/files.txt \
+	  -entrypoint /usr/bin/gpuvet -cmd run -env PATH=/usr/bin -label org.opencontainers.image.title=gpuvet \
+	  -label org.opencontainers.image.version=$(VERSION) -label org.opencontainers.image.revision=$$(git rev-parse HEAD) \
+	  -label 'org.opencontainers.image.licenses=Apache-2.0 AND LGPL-2.1-or-later'
+
+run: daemon ## watch eight fake GPUs, one of which is lost; no GPU, root or cluster needed
 	bin/gpuvet run --standalone --fake-nvml testdata/scenarios/8xh100-lost.yaml \
 	  --listen 127.0.0.1:9410 --state-dir out/run --log-format text
 
@@ -52,4 +63,4 @@ fmt: ## format the code
 golden: ## rewrite the expected outputs; review the diff
 	@grep -rlE 'flag\.Bool\("update"' $(TESTS) . | xargs -r -n1 dirname | sort -u | xargs -r -I{} go test {} -update
 
-.PHONY: help build run test e2e e2e-build bench measure fuzz lint fmt golden
+.PHONY: help build daemon image run test e2e e2e-build bench measure fuzz lint fmt golden
