@@ -13,6 +13,9 @@
 // and gigabytes.
 //
 // The folders: kubernetes, app and containerd are what gets built, parts builds
-// it, kube runs a cluster of it in namespaces of its own, daemon runs gpuvet
-// beside that cluster.
+// it, kube runs a cluster of it in namespaces of its own, daemon runs gpuvet in
+// two ways. TestDaemonSet… run the image that ships by the DaemonSet that ships,
+// on the one node that has a kubelet, one test at a time. The others run a
+// process each, on nodes without a kubelet, many at once: they need fault points,
+// which no image has, and tokens that no kubelet would give out.
 package e2e

@@ -35,9 +35,7 @@ func TestMeasureXidToNode(t *testing.T) {
 				node := fmt.Sprintf("measured-%d-%d", round, i)
 				cluster.AddNode(t, node)
 				fleet := daemon.NewFleet(8)
-				subjects[i] = &subject{node: node, fleet: fleet, Daemon: daemon.Start(t, cluster, daemon.Options{
-					Node: node, Scenario: fleet.Scenario(t),
-				})}
+				subjects[i] = newProcess(daemon.Start(t, cluster, daemon.Options{Node: node, Scenario: fleet.Scenario(t)}), fleet)
 			}
 			for _, s := range subjects {
 				s.awaitHealthy(t)

@@ -2,54 +2,16 @@ package e2e
 
 import (
 	"fmt"
-	"slices"
 	"strings"
 	"testing"
 	"time"
 
-	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 
 	"gpuvet.dev/internal/e2e/daemon"
 	"gpuvet.dev/internal/e2e/kube"
 )
-
-// The whole way on the node that has a kubelet: kernel log, metrics, node,
-// scheduler, and back.
-func TestNodeXidFencesAndRecovers(t *testing.T) {
-	t.Parallel()
-	s := start(t, daemon.Options{Node: kube.NodeName}, "{at: 20s, reload: driver}")
-	s.awaitHealthy(t)
-	s.lose(t, 1)
-	s.awaitFenced(t, 1)
-	cluster.CreatePod(t, kube.Pod{Name: "after-the-fault", Node: kube.NodeName})
-	if why := cluster.AwaitUnschedulable(t, "after-the-fault"); !strings.Contains(why, "untolerated taint") {
-		t.Errorf("scheduler holds the pod back for another reason than a taint: %s", why)
-	}
-	// The scheduler does not say which taint. That another pod may pass does.
-	cluster.CreatePod(t, kube.Pod{
-		Name: "tolerant", Node: kube.NodeName,
-		Tolerations: []corev1.Toleration{{Key: ownTaint, Value: "GPULost", Effect: corev1.TaintEffectNoSchedule}},
-	})
-	cluster.AwaitRunning(t, "tolerant")
-	s.awaitXids(t, 1, 79, 1)
-	s.awaitXids(t, 0, 79, 0)
-	s.awaitEvents(t, "GPULost", 1)
-	status, code := s.Command(t, "status")
-	row := slices.IndexFunc(strings.Split(status, "\n"), func(line string) bool {
-		return strings.Contains(line, s.fleet[1].UUID) && strings.Contains(line, "Unhealthy") && strings.Contains(line, "GPULost (Xid 79)")
-	})
-	if code != 0 || row < 0 {
-		t.Errorf("gpuvet status ends with %d and does not show the lost GPU:\n%s", code, status)
-	}
-
-	kube.Eventually(t, 30*time.Second, func() error { return healthy(read(t, s.node)) })
-	cluster.AwaitRunning(t, "after-the-fault")
-	s.awaitEvents(t, "GPULostCleared", 1)
-	s.awaitEvents(t, "GPULost", 1)
-	s.awaitXids(t, 1, 79, 1)
-}
 
 // Untrusted code can raise these at will.
 func TestNodeApplicationXidNeverTaints(t *testing.T) {
@@ -133,10 +95,10 @@ func awaitQuiet(t *testing.T, node string) {
 }
 
 // calls is how many calls of one kind the daemon has made to the API server.
-func (s *subject) calls(t *testing.T, call string) uint64 {
+func (w watched) calls(t *testing.T, call string) uint64 {
 	t.Helper()
 	var n uint64
-	for _, metric := range s.Metrics(t)["gpuvet_call_duration_seconds"].GetMetric() {
+	for _, metric := range w.daemon.Metrics(t)["gpuvet_call_duration_seconds"].GetMetric() {
 		for _, label := range metric.GetLabel() {
 			if label.GetName() == "call" && label.GetValue() == call {
 				n += metric.GetHistogram().GetSampleCount()

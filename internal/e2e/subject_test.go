@@ -22,12 +22,25 @@ const (
 	soon = 15 * time.Second
 )
 
-// subject is a node with GPUs and the daemon that watches them, with the rights
-// that it ships with.
+// subject is a node with GPUs and the daemon that watches them as a process of
+// its own, with the rights that it ships with.
 type subject struct {
 	*daemon.Daemon
-	node  string
-	fleet daemon.Fleet
+	watched
+}
+
+// watched is a node with GPUs and what can be asked about them, however their
+// daemon runs.
+type watched struct {
+	daemon asked
+	node   string
+	fleet  daemon.Fleet
+}
+
+// asked is the daemon of a node.
+type asked interface {
+	Metrics(t testing.TB) daemon.Metrics
+	Value(ctx context.Context, name string, labels ...string) (float64, error)
 }
 
 // newSubject starts a daemon on a node of its own and waits until the node says
@@ -45,9 +58,13 @@ func start(t *testing.T, o daemon.Options, timeline ...string) *subject {
 	t.Helper()
 	fleet := daemon.NewFleet(2)
 	o.Scenario = fleet.Scenario(t, timeline...)
-	s := &subject{Daemon: daemon.Start(t, cluster, o), node: o.Node, fleet: fleet}
+	s := newProcess(daemon.Start(t, cluster, o), fleet)
 	s.AwaitReady(t)
 	return s
+}
+
+func newProcess(d *daemon.Daemon, fleet daemon.Fleet) *subject {
+	return &subject{Daemon: d, watched: watched{daemon: d, node: d.Options.Node, fleet: fleet}}
 }
 
 // recover restarts the daemon with a script that loads the driver again, which
@@ -69,26 +86,26 @@ func (s *subject) stop(t *testing.T) {
 }
 
 // lose has the driver report a GPU as lost.
-func (s *subject) lose(t *testing.T, gpu int) {
+func (w watched) lose(t *testing.T, gpu int) {
 	t.Helper()
-	daemon.KernelLog(t, s.fleet[gpu].Xid(79, fallen))
+	daemon.KernelLog(t, w.fleet[gpu].Xid(79, fallen))
 }
 
-func (s *subject) awaitHealthy(t *testing.T) {
+func (w watched) awaitHealthy(t *testing.T) {
 	t.Helper()
-	kube.Eventually(t, soon, func() error { return healthy(read(t, s.node)) })
+	kube.Eventually(t, soon, func() error { return healthy(read(t, w.node)) })
 }
 
-func (s *subject) awaitFenced(t *testing.T, gpu int) {
+func (w watched) awaitFenced(t *testing.T, gpu int) {
 	t.Helper()
-	kube.Eventually(t, soon, func() error { return fenced(read(t, s.node), s.fleet[gpu]) })
+	kube.Eventually(t, soon, func() error { return fenced(read(t, w.node), w.fleet[gpu]) })
 }
 
 // awaitXids waits until the daemon counts so many reports of the code.
-func (s *subject) awaitXids(t *testing.T, gpu, code int, want float64) {
+func (w watched) awaitXids(t *testing.T, gpu, code int, want float64) {
 	t.Helper()
 	kube.Eventually(t, soon, func() error {
-		got, err := s.Value(t.Context(), "gpuvet_gpu_xid_errors_total", "uuid", s.fleet[gpu].UUID, "xid", fmt.Sprint(code))
+		got, err := w.daemon.Value(t.Context(), "gpuvet_gpu_xid_errors_total", "uuid", w.fleet[gpu].UUID, "xid", fmt.Sprint(code))
 		if err == nil && got != want {
 			err = fmt.Errorf("%v reports of Xid %d are counted, want %v", got, code, want)
 		}
@@ -97,9 +114,9 @@ func (s *subject) awaitXids(t *testing.T, gpu, code int, want float64) {
 }
 
 // isHindered is nil if the metrics say that the node cannot be written.
-func (s *subject) isHindered(t *testing.T) error {
+func (w watched) isHindered(t *testing.T) error {
 	t.Helper()
-	up, err := s.Value(t.Context(), "gpuvet_output_up", "output", "node")
+	up, err := w.daemon.Value(t.Context(), "gpuvet_output_up", "output", "node")
 	if err == nil && up != 0 {
 		err = fmt.Errorf("gpuvet_output_up is %v, want 0", up)
 	}
@@ -107,11 +124,11 @@ func (s *subject) isHindered(t *testing.T) error {
 }
 
 // events are those of a reason that the daemon wrote about its node and GPUs.
-func (s *subject) events(t *testing.T, reason string) []corev1.Event {
+func (w watched) events(t *testing.T, reason string) []corev1.Event {
 	t.Helper()
 	var found []corev1.Event
-	for _, event := range cluster.Events(t, s.node, "gpuvet.dev") {
-		for _, gpu := range s.fleet {
+	for _, event := range cluster.Events(t, w.node, "gpuvet.dev") {
+		for _, gpu := range w.fleet {
 			if event.Reason == reason && strings.Contains(event.Message, gpu.UUID) {
 				found = append(found, event)
 			}
@@ -120,11 +137,11 @@ func (s *subject) events(t *testing.T, reason string) []corev1.Event {
 	return found
 }
 
-func (s *subject) awaitEvents(t *testing.T, reason string, want int) {
+func (w watched) awaitEvents(t *testing.T, reason string, want int) {
 	t.Helper()
 	kube.Eventually(t, soon, func() error {
-		if events := s.events(t, reason); len(events) != want {
-			return fmt.Errorf("%d events %s on node %s, want %d: %v", len(events), reason, s.node, want, messages(events))
+		if events := w.events(t, reason); len(events) != want {
+			return fmt.Errorf("%d events %s on node %s, want %d: %v", len(events), reason, w.node, want, messages(events))
 		}
 		return nil
 	})

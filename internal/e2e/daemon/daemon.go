@@ -6,8 +6,6 @@ import (
 	"cmp"
 	"context"
 	"fmt"
-	"io"
-	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -33,11 +31,13 @@ type Daemon struct {
 	// Options are those of the next life.
 	Options Options
 
+	pages
+
 	binary     string
 	dir        string // of state and log
 	socket     string
 	kubeconfig string
-	address    string // of its HTTP server
+	listen     string
 	running    *running
 }
 
@@ -71,8 +71,9 @@ func Start(t testing.TB, cluster *kube.Cluster, options Options) *Daemon {
 	}
 	d := &Daemon{
 		Options: options, binary: binary, kubeconfig: kubeconfig, dir: dir,
-		socket: filepath.Join(sockets, "gpuvet.sock"), address: ownAddress(),
+		socket: filepath.Join(sockets, "gpuvet.sock"), listen: ownAddress(),
 	}
+	d.address = func(context.Context) (string, error) { return d.listen, nil }
 	t.Cleanup(func() {
 		if d.running != nil {
 			d.Kill9(t)
@@ -110,7 +111,7 @@ func (d *Daemon) launch(t testing.TB) {
 	args := []string{
 		"run", "--log-format", "json",
 		"--kubeconfig", d.kubeconfig, "--node-name", d.Options.Node,
-		"--state-dir", filepath.Join(d.dir, "state"), "--socket", d.socket, "--listen", d.address,
+		"--state-dir", filepath.Join(d.dir, "state"), "--socket", d.socket, "--listen", d.listen,
 	}
 	if d.Options.Scenario != "" {
 		args = append(args, "--fake-nvml", d.Options.Scenario, "--accept-user-kernel-lines")
@@ -196,29 +197,6 @@ func (d *Daemon) Command(t testing.TB, args ...string) (output string, code int)
 		t.Fatalf("run gpuvet %s: %v", args[0], err)
 	}
 	return string(out), command.ProcessState.ExitCode()
-}
-
-// get reads a page of the daemon's HTTP server. Any answer but 200 is an error.
-func (d *Daemon) get(ctx context.Context, path string) (string, error) {
-	ctx, stop := context.WithTimeout(ctx, 5*time.Second)
-	defer stop()
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+d.address+path, nil)
-	if err != nil {
-		return "", fmt.Errorf("ask daemon for %s: %w", path, err)
-	}
-	answer, err := http.DefaultClient.Do(request)
-	if err != nil {
-		return "", fmt.Errorf("ask daemon for %s: %w", path, err)
-	}
-	defer answer.Body.Close()
-	body, err := io.ReadAll(answer.Body)
-	if err != nil {
-		return "", fmt.Errorf("read %s of daemon: %w", path, err)
-	}
-	if answer.StatusCode != http.StatusOK {
-		return "", fmt.Errorf("daemon answers %s with %s: %s", path, answer.Status, body)
-	}
-	return string(body), nil
 }
 
 // AnonymousMemory is what the daemon takes of the machine's memory and shares

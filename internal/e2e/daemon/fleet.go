@@ -41,6 +41,13 @@ func NewFleet(count int) Fleet {
 // Timeline holds steps as a scenario file has them, a line each.
 func (f Fleet) Scenario(t testing.TB, timeline ...string) string {
 	t.Helper()
+	path := filepath.Join(t.TempDir(), "scenario.yaml")
+	f.write(t, path, timeline)
+	return path
+}
+
+func (f Fleet) write(t testing.TB, path string, timeline []string) {
+	t.Helper()
 	var file strings.Builder
 	file.WriteString("gpus:\n")
 	for _, gpu := range f {
@@ -52,11 +59,9 @@ func (f Fleet) Scenario(t testing.TB, timeline ...string) string {
 	for _, step := range timeline {
 		fmt.Fprintf(&file, "- %s\n", step)
 	}
-	path := filepath.Join(t.TempDir(), "scenario.yaml")
 	if err := os.WriteFile(path, []byte(file.String()), 0o644); err != nil {
 		t.Fatalf("write scenario: %v", err)
 	}
-	return path
 }
 
 // Xid is the kernel line by which the driver reports an error of the GPU.

@@ -2,7 +2,6 @@ package kube
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -46,12 +45,15 @@ func (c *Cluster) Folder(name string) (string, error) {
 
 // DaemonBinary is the path of gpuvet, built from this repository with its fault
 // points. It is an error if it does not compile.
-func (c *Cluster) DaemonBinary() (string, error) {
-	if c.plan.Daemon == "" {
-		return "", errors.New(c.plan.DaemonError)
-	}
-	return c.plan.Daemon, nil
-}
+func (c *Cluster) DaemonBinary() (string, error) { return c.plan.Daemon.path() }
+
+// Image is the path of an archive with the image that ships, built from this
+// repository. The node has it. It is an error if it did not build.
+func (c *Cluster) Image() (string, error) { return c.plan.Image.path() }
+
+// Library is the path of a libnvidia-ml.so.1 that plays a scenario. It is an
+// error if it did not build: that takes a C compiler.
+func (c *Cluster) Library() (string, error) { return c.plan.Library.path() }
 
 // start brings the cluster up: API server, controllers, node and the shipped
 // rights, and says on stderr how far it is.
@@ -66,7 +68,7 @@ func (c *Cluster) start(ctx context.Context) error {
 		{"", c.startContainerd},
 		{"API server ready", c.startAPIServer},
 		{"", c.startControllers},
-		{"image imported", c.importImage},
+		{"images imported", c.importImages},
 		{"", c.startKubelet},
 		{"rights applied", c.applyRights},
 		{"controllers at work", c.awaitControllers},

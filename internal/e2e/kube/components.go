@@ -170,8 +170,8 @@ func (c *Cluster) startContainerd(context.Context) error {
 	return err
 }
 
-// importImage waits for containerd and gives it the test image.
-func (c *Cluster) importImage(ctx context.Context) error {
+// importImages waits for containerd and gives it the test image and ours.
+func (c *Cluster) importImages(ctx context.Context) error {
 	err := c.await(ctx, "containerd", func() error {
 		conn, err := net.Dial("unix", containerdSocket)
 		if err != nil {
@@ -182,10 +182,16 @@ func (c *Cluster) importImage(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	ctr := exec.CommandContext(ctx, c.plan.Parts.Bin("ctr"),
-		"--address", containerdSocket, "--namespace", "k8s.io", "images", "import", c.plan.Parts.Image())
-	if out, err := ctr.CombinedOutput(); err != nil {
-		return fmt.Errorf("import test image: %w\n%s", err, out)
+	archives := []string{c.plan.Parts.Image()}
+	if ours, err := c.Image(); err == nil {
+		archives = append(archives, ours)
+	}
+	for _, archive := range archives {
+		ctr := exec.CommandContext(ctx, c.plan.Parts.Bin("ctr"),
+			"--address", containerdSocket, "--namespace", "k8s.io", "images", "import", archive)
+		if out, err := ctr.CombinedOutput(); err != nil {
+			return fmt.Errorf("import image %s: %w\n%s", archive, err, out)
+		}
 	}
 	return nil
 }
@@ -198,7 +204,7 @@ func (c *Cluster) startKubelet(context.Context) error {
 	_, err = c.run("kubelet", nil,
 		"--config="+c.path("kubelet.yaml"), "--kubeconfig="+kubeconfig,
 		"--root-dir="+c.path("kubelet"), "--cert-dir="+c.path("kubelet-pki"),
-		"--hostname-override="+NodeName, "--node-ip="+nodeAddress, "--v=2")
+		"--hostname-override="+NodeName, "--node-labels=nvidia.com/gpu.present=true", "--node-ip="+nodeAddress, "--v=2")
 	return err
 }
 

@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
-	"os/exec"
 	"strings"
 
 	authenticationv1 "k8s.io/api/authentication/v1"
@@ -98,15 +96,8 @@ func (c *Cluster) writeKubeconfig(name string, user *api.AuthInfo) (string, erro
 // applyRights applies the shipped manifests, unchanged and with the tool that
 // an operator would use.
 func (c *Cluster) applyRights(ctx context.Context) error {
-	admin, err := c.Kubeconfig("admin", "system:masters")
-	if err != nil {
-		return err
-	}
-	kubectl := exec.CommandContext(ctx, c.plan.Parts.Bin("kubectl"), "--kubeconfig", admin,
-		"apply", "--server-side", "--validate=strict", "-f", c.rightsFrom)
-	kubectl.Env = append(os.Environ(), "HOME="+c.plan.State) // for its discovery cache
-	if out, err := kubectl.CombinedOutput(); err != nil {
-		return fmt.Errorf("apply rights: %w\n%s", err, out)
+	if _, err := c.Kubectl(ctx, "apply", "--server-side", "--validate=strict", "-f", c.rightsFrom); err != nil {
+		return fmt.Errorf("apply rights: %w", err)
 	}
 	return nil
 }

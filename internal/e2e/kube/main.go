@@ -3,6 +3,7 @@ package kube
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"os/signal"
@@ -24,8 +25,27 @@ type plan struct {
 	State       string // folder for everything that the cluster writes
 	Parts       parts.Set
 	Hierarchies []hierarchy
-	Daemon      string // path of the gpuvet binary, empty if it did not build
-	DaemonError string // why it did not
+	Daemon      product // gpuvet with its fault points
+	Image       product // archive of the image that ships
+	Library     product // libnvidia-ml.so.1 that plays a scenario
+}
+
+// product is something of ours that is built for the tests: the path, or why
+// there is none.
+type product struct{ Path, Error string }
+
+func built(path string, err error) product {
+	if err != nil {
+		return product{Error: err.Error()}
+	}
+	return product{Path: path}
+}
+
+func (p product) path() (string, error) {
+	if p.Path == "" {
+		return "", errors.New(p.Error)
+	}
+	return p.Path, nil
 }
 
 const (
@@ -90,12 +110,8 @@ func enclose() int {
 	if err != nil {
 		return failed(fmt.Errorf("make state folder: %w", err))
 	}
-	p := plan{Stage: stageInit, State: state, Parts: set, Daemon: filepath.Join(state, "gpuvet")}
-	// Here and not beside the first test that wants it: inside the namespaces the
-	// Go command has no network. Tests that need no daemon run even without it.
-	if err := parts.Daemon(ctx, p.Daemon, os.Stderr); err != nil {
-		p.Daemon, p.DaemonError = "", err.Error()
-	}
+	p := plan{Stage: stageInit, State: state, Parts: set}
+	p.build(ctx)
 	restore, err := acceptKernelLines()
 	if err != nil {
 		return failed(err)
@@ -120,6 +136,15 @@ func enclose() int {
 		return failed(fmt.Errorf("remove state folder: %w", err))
 	}
 	return 0
+}
+
+// build makes what is under test, before the namespaces: inside them the Go
+// command has no network. A test that needs none of it runs even without it.
+func (p *plan) build(ctx context.Context) {
+	daemon, library := filepath.Join(p.State, "gpuvet"), filepath.Join(p.State, "library", "libnvidia-ml.so.1")
+	p.Daemon = built(daemon, parts.Daemon(ctx, daemon, os.Stderr))
+	p.Image = built(parts.ProductImage(ctx, os.Stderr))
+	p.Library = built(library, parts.Library(ctx, library, os.Stderr))
 }
 
 // runInside starts the first process of new namespaces and waits until nothing

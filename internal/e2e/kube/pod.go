@@ -60,7 +60,7 @@ func (c *Cluster) AwaitRunning(t testing.TB, name string) *corev1.Pod {
 	t.Helper()
 	return c.awaitPod(t, name, func(pod *corev1.Pod) error {
 		if pod.Status.Phase != corev1.PodRunning {
-			return fmt.Errorf("pod %s is %s, not Running: %s", name, pod.Status.Phase, whyNot(pod))
+			return fmt.Errorf("pod %s is %s, not Running: %s", name, pod.Status.Phase, WhyNot(pod))
 		}
 		return nil
 	})
@@ -70,7 +70,7 @@ func (c *Cluster) AwaitRunning(t testing.TB, name string) *corev1.Pod {
 // its reasons.
 func (c *Cluster) AwaitUnschedulable(t testing.TB, name string) string {
 	t.Helper()
-	return whyNot(c.awaitPod(t, name, func(pod *corev1.Pod) error {
+	return WhyNot(c.awaitPod(t, name, func(pod *corev1.Pod) error {
 		condition := scheduled(pod)
 		if condition == nil || condition.Reason != corev1.PodReasonUnschedulable {
 			return fmt.Errorf("pod %s is %s, not unschedulable", name, pod.Status.Phase)
@@ -103,6 +103,16 @@ func (c *Cluster) awaitPod(t testing.TB, name string, condition func(*corev1.Pod
 	return pod
 }
 
+// Ready is nil if the pod is ready, and else says why it is not.
+func Ready(pod *corev1.Pod) error {
+	for _, condition := range pod.Status.Conditions {
+		if condition.Type == corev1.PodReady && condition.Status == corev1.ConditionTrue {
+			return nil
+		}
+	}
+	return fmt.Errorf("pod %s is %s and not ready: %s", pod.Name, pod.Status.Phase, WhyNot(pod))
+}
+
 func scheduled(pod *corev1.Pod) *corev1.PodCondition {
 	for i := range pod.Status.Conditions {
 		if pod.Status.Conditions[i].Type == corev1.PodScheduled {
@@ -112,8 +122,8 @@ func scheduled(pod *corev1.Pod) *corev1.PodCondition {
 	return nil
 }
 
-// whyNot is what the scheduler or the kubelet last said about the pod.
-func whyNot(pod *corev1.Pod) string {
+// WhyNot is what the scheduler or the kubelet last said about the pod.
+func WhyNot(pod *corev1.Pod) string {
 	for _, container := range pod.Status.ContainerStatuses {
 		if container.State.Waiting != nil && container.State.Waiting.Message != "" {
 			return container.State.Waiting.Message

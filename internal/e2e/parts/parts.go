@@ -95,7 +95,7 @@ func Build(ctx context.Context, progress io.Writer) (Set, error) {
 func inputs(module string) (string, error) {
 	sum := sha256.New()
 	fmt.Fprintln(sum, runtime.Version(), runtime.GOARCH)
-	for _, pattern := range []string{"go.mod", "go.sum", "kubernetes/*", "app/*", "containerd/*", "parts/*.go"} {
+	for _, pattern := range []string{"go.mod", "go.sum", "kubernetes/*", "app/*", "containerd/*", "parts/*.go", "../../deploy/image/*.go"} {
 		files, err := filepath.Glob(filepath.Join(module, pattern))
 		if err != nil {
 			return "", fmt.Errorf("list %s: %w", pattern, err)

@@ -85,31 +85,13 @@ func (r recipe) image(ctx context.Context) error {
 	if err := goBuild(ctx, r.module, "-ldflags", "-s -w", "-o", program, "./app"); err != nil {
 		return err
 	}
-	content, err := os.ReadFile(program)
-	if err != nil {
-		return fmt.Errorf("read test program: %w", err)
-	}
-	archive, err := os.Create(filepath.Join(r.dir, "app.tar"))
-	if err != nil {
-		return fmt.Errorf("create image archive: %w", err)
-	}
-	return errors.Join(writeImage(archive, content), archive.Close(), os.Remove(program))
+	shipped := filepath.Join(r.module, "..", "..")
+	err := command(ctx, shipped, "go", "run", "./deploy/image",
+		"-o", filepath.Join(r.dir, "app.tar"), "-ref", Image, "-entrypoint", "/app", "/app="+program)
+	return errors.Join(err, os.Remove(program))
 }
 
 func (r recipe) bin(name string) string { return filepath.Join(r.dir, "bin", name) }
-
-// Daemon builds gpuvet, with its fault points, from the module that ships, to
-// the file at path.
-func Daemon(ctx context.Context, path string, progress io.Writer) error {
-	module, err := moduleRoot()
-	if err != nil {
-		return err
-	}
-	shipped := filepath.Join(module, "..", "..")
-	return step(progress, "building gpuvet", func() error {
-		return goBuild(ctx, shipped, "-tags", "faultpoints", "-o", path, "./cmd/gpuvet")
-	})
-}
 
 // goBuild is the one place that calls the compiler, so that every build has the
 // same flags: a second set would fill the build cache with a second Kubernetes.
