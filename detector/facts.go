@@ -50,7 +50,10 @@ func (f *Facts) Observe(o nvml.Observation) {
 func (f *Facts) inventory(o nvml.Observation) {
 	switch err := o.InventoryErr; {
 	case errors.Is(err, nvml.ErrPaused):
-		return // nobody has asked
+		for _, g := range f.gpus {
+			g.unasked(f, o.Time)
+		}
+		return
 	case errors.Is(err, nvml.ErrStuck):
 		f.driverStuck(o)
 		return
@@ -155,10 +158,7 @@ func (f *Facts) health(o nvml.Observation) {
 		g.silent()
 		g.tell(f, o.Time, KindResponsive, KindUnresponsive, "no", nil)
 	case errors.Is(o.Err, nvml.ErrStuck), errors.Is(o.Err, nvml.ErrPaused):
-		// It says nothing about this GPU, except that nothing is known of it.
-		if g.facts[KindFresh] != silent {
-			g.tell(f, o.Time, KindFresh, KindStale, silent, nil)
-		}
+		g.unasked(f, o.Time)
 	case o.Err == nil && o.Health != nil:
 		f.answered(g, o)
 	}
@@ -199,6 +199,14 @@ const silent = "silent"
 
 // silent says that the GPU does not answer: that it does is news again.
 func (g *told) silent() { g.facts[KindFresh] = silent }
+
+// unasked tells that nothing is known of the GPU at present, which is no word
+// about the GPU itself.
+func (g *told) unasked(f *Facts, at time.Time) {
+	if g.facts[KindFresh] != silent {
+		g.tell(f, at, KindFresh, KindStale, silent, nil)
+	}
+}
 
 // tell emits a fact unless it was the last one told under its heading.
 func (g *told) tell(f *Facts, at time.Time, heading, kind Kind, value string, fields map[string]string) {

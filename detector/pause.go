@@ -64,7 +64,7 @@ func (p *Pause) String() string {
 }
 
 func whose(by, author string) string {
-	text := map[string]string{ByHand: "by hand", ByAnnotation: "by annotation", ByUpgrade: "for the driver's upgrade"}[by]
+	text := map[string]string{ByHand: "by hand", ByAnnotation: "by the node's annotation", ByUpgrade: "for the driver's upgrade"}[by]
 	if author != "" {
 		text += " (" + author + ")"
 	}

@@ -27,6 +27,7 @@ const (
 	reasonStarting      = "Starting"
 	reasonDriverMissing = "DriverMissing"
 	reasonStale         = "ReadingsStale"
+	reasonPaused        = "Paused"
 )
 
 const (
@@ -67,6 +68,9 @@ func desired(s *detector.Snapshot, c Config) Desired {
 			Status: corev1.ConditionFalse, Reason: string(faults[0].worst.Reason),
 			Message: list("", faults, fault.String), Taint: taint(s, faults, c),
 		}
+		if s.Pause != nil {
+			d.Message = bounded(d.Message + "; " + s.Pause.String())
+		}
 		for _, f := range faults {
 			d.faults = append(d.faults, f.place()+" "+string(f.worst.Reason)+" "+string(f.worst.Effect))
 		}
@@ -83,6 +87,8 @@ func desired(s *detector.Snapshot, c Config) Desired {
 		}
 	}
 	switch {
+	case s.Pause != nil:
+		return Desired{Status: corev1.ConditionUnknown, Reason: reasonPaused, Message: bounded("not monitored: " + s.Pause.String())}
 	case !s.Ready():
 		return Desired{Status: corev1.ConditionUnknown, Reason: reasonStarting, Message: "the GPUs have not been looked at yet"}
 	case s.Driver.Missing != "":

@@ -210,9 +210,11 @@ func (t *teller) publish(ctx context.Context, e *corev1.Event) (time.Time, error
 }
 
 // tells says whether a change is news: a fault that fences has begun or ended,
-// lately, or it began whenever and still stands.
+// lately, or it began whenever and still stands; or a pause has, lately.
 func (t *teller) tells(c detector.Transition) bool {
 	switch {
+	case c.Status == detector.Noted:
+		return (c.Condition == detector.NotedPaused || c.Condition == detector.NotedResumed) && time.Since(c.Time) <= memory
 	case !c.Effect.Fences() || c.Class == detector.Application:
 		return false
 	case c.Status == detector.Raised:
@@ -242,6 +244,9 @@ func (t *teller) stands(c detector.Transition) bool {
 }
 
 func (t *teller) eventOf(c detector.Transition) *corev1.Event {
+	if c.Status == detector.Noted {
+		return pauseEvent(t.options.NodeName, c)
+	}
 	who := "node"
 	if c.PCI != "" {
 		gpu := &detector.GPUView{PCI: c.PCI, UUID: c.UUID}
@@ -261,6 +266,19 @@ func (t *teller) eventOf(c detector.Transition) *corev1.Event {
 	// A fault that gets harder is raised again under the same incident.
 	identity := []string{c.Incident, c.PCI, string(c.Condition), string(c.Status), string(c.Effect)}
 	return event(t.options.NodeName, identity, kind, reason, message, c.Time)
+}
+
+func pauseEvent(node string, c detector.Transition) *corev1.Event {
+	message := "GPUs are not monitored: " + c.Cause
+	if c.Condition == detector.NotedResumed {
+		message = "GPUs are monitored again: " + c.Cause
+	}
+	return event(node, []string{string(c.Condition), c.Time.UTC().Format(time.RFC3339Nano)}, corev1.EventTypeNormal, string(c.Condition), message, c.Time)
+}
+
+func refusedEvent(node, cause string, now time.Time) *corev1.Event {
+	return event(node, []string{"PauseRefused", cause, now.UTC().Format(time.RFC3339Nano)}, corev1.EventTypeWarning, "PauseRefused",
+		"not paused: "+cause, now)
 }
 
 func foreignEvent(node string, entry *corev1.Taint, now time.Time) *corev1.Event {

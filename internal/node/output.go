@@ -54,6 +54,7 @@ type Output struct {
 	options Options
 	events  *teller
 	wake    chan struct{}
+	asked   chan struct{} // the node may ask for something
 
 	mu       sync.Mutex // guards what follows
 	snapshot *detector.Snapshot
@@ -78,7 +79,7 @@ func New(o Options) *Output {
 	if o.Reconnect == nil {
 		o.Reconnect = func() {}
 	}
-	out := &Output{options: o, wake: make(chan struct{}, 1)}
+	out := &Output{options: o, wake: make(chan struct{}, 1), asked: make(chan struct{}, 1)}
 	out.events = newTeller(out)
 	return out
 }
@@ -101,6 +102,7 @@ func (o *Output) Run(ctx context.Context, snapshots iter.Seq[*detector.Snapshot]
 	})
 	if !o.options.DryRun {
 		wg.Go(func() { o.watch(ctx) })
+		wg.Go(func() { o.requests(ctx) })
 	}
 	wg.Go(func() { o.events.run(ctx) })
 	w := newWriter(o)
@@ -158,9 +160,11 @@ func (o *Output) lose() {
 }
 
 func (o *Output) poke() {
-	select {
-	case o.wake <- struct{}{}:
-	default:
+	for _, c := range []chan struct{}{o.wake, o.asked} {
+		select {
+		case c <- struct{}{}:
+		default:
+		}
 	}
 }
 

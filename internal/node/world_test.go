@@ -25,6 +25,7 @@ type world struct {
 	api    *api
 	config Config
 	dry    bool
+	booted time.Time
 
 	disk   []byte
 	broken atomic.Bool // the disk refuses
@@ -48,7 +49,7 @@ type life struct {
 func inWorld(t *testing.T, test func(w *world)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
-		w := &world{T: t, api: newAPI(), config: DefaultConfig()}
+		w := &world{T: t, api: newAPI(), config: DefaultConfig(), booted: time.Now().Add(-time.Hour)}
 		w.api.connect(t)
 		defer w.kill()
 		test(w)
@@ -88,7 +89,7 @@ func (w *world) start() {
 	w.logs = logs
 	ctx, cancel := context.WithCancel(w.Context())
 	l := &life{cancel: cancel}
-	d := detector.New(detector.Config{Policy: detector.DefaultPolicy(), Saved: saved, Boot: "b", Uptime: time.Hour, Store: disk{w, l}})
+	d := detector.New(detector.Config{Policy: detector.DefaultPolicy(), Saved: saved, Boot: "b", Uptime: time.Since(w.booted), Store: disk{w, l}})
 	w.life, w.detector = l, d
 	w.output = New(Options{
 		Nodes: w.api.client.Nodes(), Events: w.api.client.Events("default"), NodeName: nodeName, Config: w.config,

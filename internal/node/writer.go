@@ -102,7 +102,7 @@ func (w *writer) round(ctx context.Context) time.Time {
 
 // passing are the words of a start that a moment later are no longer true.
 func passing(d Desired) bool {
-	return d.Status == corev1.ConditionUnknown && d.Reason != reasonDriverMissing
+	return d.Status == corev1.ConditionUnknown && d.Reason != reasonDriverMissing && d.Reason != reasonPaused
 }
 
 // work is what a round has to do.
