@@ -22,7 +22,6 @@ import (
 	"gpuvet.dev/internal/state"
 	"gpuvet.dev/internal/trail"
 	"gpuvet.dev/nvml"
-	"gpuvet.dev/nvml/fake"
 )
 
 // daemon is the parts of `gpuvet run`, wired and not yet started.
@@ -33,8 +32,7 @@ type daemon struct {
 	detector *detector.Detector
 	kernel   *detector.KernelLog
 	sampler  *nvml.Sampler
-	driver   nvml.Driver
-	scripted *fake.Driver // nil: the GPUs are real
+	gpus     *gpus
 	exporter *exporter.Exporter
 	output   *node.Output // nil: there is no cluster to tell
 	told     string       // which node of which cluster
@@ -51,11 +49,11 @@ type daemon struct {
 
 // newDaemon opens what the daemon needs. If that fails nothing is left open.
 func newDaemon(
-	o runOptions, conf config, cluster *node.Cluster, driver nvml.Driver, scripted *fake.Driver, log *zap.Logger,
+	o runOptions, conf config, cluster *node.Cluster, gpus *gpus, log *zap.Logger,
 ) (*daemon, error) {
-	d := &daemon{o: o, log: log, driver: driver, scripted: scripted, kernel: detector.NewKernelLog(), unread: make(chan struct{})}
+	d := &daemon{o: o, log: log, gpus: gpus, kernel: detector.NewKernelLog(), unread: make(chan struct{})}
 	if d.kernel.AcceptUser = o.acceptUserLines; o.acceptUserLines {
-		d.kernel.Has = scripted.Has
+		d.kernel.Has = gpus.scripted.Has
 	}
 	if err := d.open(conf, cluster); err != nil {
 		d.close()
@@ -103,7 +101,7 @@ func (d *daemon) open(conf config, cluster *node.Cluster) error {
 		Policy: policy, Saved: saved, Boot: d.boot, Uptime: uptime,
 		Store: dir, Trail: d.history(history), Log: d.log.Named("detector"),
 	})
-	d.sampler = nvml.NewSampler(d.driver, nvml.SamplerOptions{Index: indexes(saved.State, d.boot)})
+	d.sampler = nvml.NewSampler(d.gpus.valve, nvml.SamplerOptions{Index: indexes(saved.State, d.boot)})
 	if err := d.connect(cluster, conf, history); err != nil {
 		return err
 	}
@@ -141,7 +139,7 @@ func (d *daemon) restore(dir *state.Dir) (detector.Saved, error) {
 // round: a node must not be fenced for a fault that was played.
 func (d *daemon) sameGPUs(s *detector.State) error {
 	switch {
-	case s == nil || s.Seq == 0 || s.Scripted == (d.scripted != nil):
+	case s == nil || s.Seq == 0 || s.Scripted == (d.gpus.scripted != nil):
 		return nil
 	case s.Scripted:
 		return badInput("--state-dir %s: holds what was seen of scripted GPUs: expected another folder, or --fake-nvml", d.o.stateDir)
@@ -284,7 +282,7 @@ func (d *daemon) run(ctx context.Context) error {
 	ended := make(chan error, 1)
 	go func() { ended <- d.detector.Run(keeping) }()
 	start := map[string]string{"version": buildVersion()}
-	if d.scripted != nil {
+	if d.gpus.scripted != nil {
 		start["gpus"] = detector.Scripted
 	}
 	d.detector.Emit(detector.Event{Source: detector.SourceDaemon, Kind: detector.KindBoot, Fields: start})
@@ -296,9 +294,8 @@ func (d *daemon) run(ctx context.Context) error {
 	g.Go(func() error { return d.exporter.Serve(ctx, d.web, d.o.webConfig, d.log.Named("http")) })
 	g.Go(func() error { return d.serveLocal(ctx) })
 	g.Go(func() error { return notify(ctx, d.detector, d.log) })
-	if d.scripted != nil {
-		g.Go(func() error { return d.scripted.Run(ctx) })
-	}
+	g.Go(func() error { return d.gpus.play(ctx) })
+	d.gpus.valve.Open()
 	if d.output != nil {
 		g.Go(func() error { return d.output.Run(ctx, d.detector.Watch(ctx)) })
 	}

@@ -95,7 +95,7 @@ func TestBadInputOfTheDaemonStartsNothing(t *testing.T) {
 		},
 		"scenario": {
 			[]string{"--fake-nvml", file(t, "sc.yaml", "gpus: {count: 2, profile: h1}\ntimline: []\n")},
-			[]string{"sc.yaml", "timline", "unknown key", `gpus.profile: "h1"`, "expected a100 or h100"},
+			[]string{"sc.yaml", "timline", "unknown key", `gpus.profile: "h1"`, "expected a100, b200, h100, h200 or l40s"},
 		},
 		"test switch without fake":   {[]string{"--accept-user-kernel-lines"}, []string{"--accept-user-kernel-lines", "expected --fake-nvml"}},
 		"kubeconfig that is no such": {[]string{"--standalone=false", "--kubeconfig", scenario}, []string{"--kubeconfig", scenario}},

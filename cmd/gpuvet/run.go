@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"net"
 	"os"
@@ -19,8 +18,6 @@ import (
 
 	"gpuvet.dev/detector/kmsg"
 	"gpuvet.dev/internal/node"
-	"gpuvet.dev/nvml"
-	"gpuvet.dev/nvml/fake"
 )
 
 // runOptions are the flags of `gpuvet run`.
@@ -32,6 +29,8 @@ type runOptions struct {
 	standalone, dryRun   bool
 	nodeName, kubeconfig string
 	fakeNVML, kernelLog  string
+	nvmlLibrary          string
+	driverRoot           string
 	stateDir, socket     string
 	acceptUserLines      bool
 	logFormat            string
@@ -70,6 +69,8 @@ To try it without a GPU:
 	f.StringVar(&o.nodeName, "node-name", os.Getenv("NODE_NAME"), "name of this node in the cluster (default $NODE_NAME, then the host name)")
 	f.StringVar(&o.kubeconfig, "kubeconfig", "", "kubeconfig file; in a pod its ServiceAccount is used")
 	f.StringVar(&o.fakeNVML, "fake-nvml", "", "play this scenario instead of looking at real GPUs")
+	f.StringVar(&o.nvmlLibrary, "nvml-library", "", "take this libnvidia-ml.so.1, and look for no other; with --fake-nvml one that plays scripts")
+	f.StringVar(&o.driverRoot, "driver-root", "", "root of the driver's files on the node; by default it is looked for where drivers are installed")
 	f.StringVar(&o.kernelLog, "kernel-log", kmsg.DefaultPath, "kernel log device")
 	f.StringVar(&o.stateDir, "state-dir", defaultStateDir(), "folder for what must survive a restart; with --fake-nvml the default ends in -fake")
 	f.StringVar(&o.socket, "socket", defaultSocket(), "local socket for the other commands")
@@ -93,21 +94,22 @@ func run(ctx context.Context, o runOptions, errs io.Writer) error {
 			return err
 		}
 	}
-	driver, scripted, err := gpuDriver(o.fakeNVML)
-	if err != nil {
-		return err
-	}
 	cluster, err := o.cluster()
 	if err != nil {
 		return err
 	}
 	log := newLogger(errs, o.logFormat)
 	defer func() { _ = log.Sync() }()
+	gpus, err := openGPUs(o, log)
+	if err != nil {
+		return err
+	}
+	defer gpus.close()
 	if cluster != nil {
 		bridge(log)
 	}
 
-	d, err := newDaemon(o, conf, cluster, driver, scripted, log)
+	d, err := newDaemon(o, conf, cluster, gpus, log)
 	if err != nil {
 		return err
 	}
@@ -132,6 +134,12 @@ func (o *runOptions) check() error {
 	}
 	if faults := validation.IsDNS1123Subdomain(o.nodeName); o.nodeName != "" && len(faults) > 0 {
 		return badInput("--node-name %q: expected the name of a node, such as gpu-node-1.example.com", o.nodeName)
+	}
+	if o.driverRoot != "" && o.nvmlLibrary != "" {
+		return badInput("--driver-root %s and --nvml-library %s: expected one of them", o.driverRoot, o.nvmlLibrary)
+	}
+	if o.driverRoot != "" && o.fakeNVML != "" {
+		return badInput("--driver-root %s and --fake-nvml %s: expected one of them", o.driverRoot, o.fakeNVML)
 	}
 	if o.standalone && o.kubeconfig != "" {
 		return badInput("--standalone and --kubeconfig %s: expected one of them", o.kubeconfig)
@@ -186,42 +194,6 @@ func mayAcceptUserLines(scenario, devices string) error {
 	if found, _ := filepath.Glob(devices); len(found) > 0 {
 		return badInput("--accept-user-kernel-lines: %s exists, so there are real GPUs here: expected a machine without", found[0])
 	}
-	return nil
-}
-
-// gpuDriver is the door to the GPUs: a script, or what is installed.
-func gpuDriver(scenario string) (nvml.Driver, *fake.Driver, error) {
-	if scenario == "" {
-		return kernelLogOnly{}, nil, nil
-	}
-	s, err := fake.Load(scenario)
-	if err != nil {
-		return nil, nil, badInput("--fake-nvml: %w", err)
-	}
-	scripted := fake.New(s)
-	return scripted, scripted, nil
-}
-
-// kernelLogOnly is the driver of a node on which NVML cannot be asked: its GPUs
-// are watched through the kernel log alone, and are Unknown until it speaks.
-type kernelLogOnly struct{}
-
-var errNoWorker = fmt.Errorf("this build asks NVML in fake mode only, the GPUs tell through the kernel log: %w", nvml.ErrNoDriver)
-
-func (kernelLogOnly) Inventory(context.Context) (nvml.Inventory, error) {
-	return nvml.Inventory{}, errNoWorker
-}
-
-func (kernelLogOnly) Readings(context.Context, string) (nvml.Readings, error) {
-	return nvml.Readings{}, errNoWorker
-}
-
-func (kernelLogOnly) Health(context.Context, string) (nvml.Health, error) {
-	return nvml.Health{}, errNoWorker
-}
-
-func (kernelLogOnly) Events(ctx context.Context, _ func(nvml.Event)) error {
-	<-ctx.Done()
 	return nil
 }
 

@@ -22,14 +22,14 @@ const cursorKernelLog = "kmsg"
 // readKernelLog reads the kernel's own log, the script's, or both.
 func (d *daemon) readKernelLog(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
-	if d.scripted != nil {
+	if d.gpus.scripted != nil {
 		script := d.kernel
 		if d.o.acceptUserLines {
 			script = detector.NewKernelLog()
 		}
-		g.Go(func() error { return script.Lines(ctx, d.boot, d.scripted.KernelLines, d.detector.Emit) })
+		g.Go(func() error { return script.Lines(ctx, d.boot, d.gpus.scripted.KernelLines, d.detector.Emit) })
 	}
-	if d.scripted == nil || d.o.acceptUserLines {
+	if d.gpus.scripted == nil || d.o.acceptUserLines {
 		g.Go(func() error {
 			retry(ctx, d.log, "kernel log is not read: faults that NVML does not tell are missed", 10*time.Second, d.readDevice)
 			return nil
@@ -66,7 +66,7 @@ func (d *daemon) watchGPUs(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return d.sampler.Run(ctx, facts.Observe) })
 	g.Go(func() error {
-		return detector.DriverEvents(ctx, d.driver, d.detector.Submit, d.sampler.Refresh)
+		return detector.DriverEvents(ctx, d.gpus.valve, d.detector.Submit, d.sampler.Refresh)
 	})
 	return g.Wait()
 }

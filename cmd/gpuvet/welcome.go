@@ -24,7 +24,7 @@ func (d *daemon) welcome(w io.Writer) {
 		told += ", in a dry run: nothing is written"
 	}
 	gpus := "of this node"
-	if d.scripted != nil {
+	if d.gpus.scripted != nil {
 		gpus = "fake, played from " + d.o.fakeNVML
 	}
 	if textual(w, d.o.logFormat) {

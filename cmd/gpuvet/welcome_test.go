@@ -17,7 +17,7 @@ func welcomed(t *testing.T, o runOptions) string {
 	}
 	defer web.Close()
 	var text strings.Builder
-	(&daemon{o: o, log: zap.NewNop(), web: web}).welcome(&text)
+	(&daemon{o: o, log: zap.NewNop(), web: web, gpus: &gpus{}}).welcome(&text)
 	_, rest, _ := strings.Cut(text.String(), "\n") // the version
 	return regexp.MustCompile(`:\d+/`).ReplaceAllString(rest, ":9410/")
 }

@@ -1,0 +1,101 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"sync"
+
+	"go.uber.org/zap"
+	"golang.org/x/sync/errgroup"
+
+	"gpuvet.dev/nvml"
+	"gpuvet.dev/nvml/client"
+	"gpuvet.dev/nvml/driverroot"
+	"gpuvet.dev/nvml/fake"
+)
+
+// gpus is the way to the node's GPUs. The flags choose it:
+//
+//	(none)                           worker processes ask the installed driver
+//	--fake-nvml FILE                 a script stands for driver and GPUs, in this process
+//	--fake-nvml F --nvml-library L   worker processes ask L, which plays the script
+type gpus struct {
+	valve    *nvml.Valve
+	scripted *fake.Driver   // nil: the GPUs are real
+	workers  *client.Client // nil: none are needed
+}
+
+// openGPUs asks the driver nothing: it may come later.
+func openGPUs(o runOptions, log *zap.Logger) (*gpus, error) {
+	g := &gpus{}
+	if o.fakeNVML != "" {
+		script, err := fake.Load(o.fakeNVML)
+		if err != nil {
+			return nil, badInput("--fake-nvml: %w", err)
+		}
+		g.scripted = fake.New(script)
+		if o.nvmlLibrary == "" {
+			g.valve = nvml.NewValve(g.scripted, nil)
+			return g, nil
+		}
+	}
+	worker, err := workerPath()
+	if err != nil {
+		return nil, err
+	}
+	options := client.Options{Worker: worker, Library: o.findLibrary(log.Named("nvml")), Log: log.Named("nvml")}
+	g.workers = client.New(options)
+	g.valve = nvml.NewValve(g.workers, g.workers.Release)
+	return g, nil
+}
+
+// workerPath is the file beside this program; both are of one release.
+func workerPath() (string, error) {
+	self, err := os.Executable()
+	if err != nil {
+		return "", fmt.Errorf("find the folder of this program: %w", err)
+	}
+	return filepath.Join(filepath.Dir(self), "gpuvet-nvml"), nil
+}
+
+// findLibrary looks for the driver's library each time it is called, and tells
+// when it finds another one.
+func (o *runOptions) findLibrary(log *zap.Logger) func() (string, error) {
+	var mu sync.Mutex
+	var told string
+	return func() (string, error) {
+		found, err := driverroot.Find(driverroot.Options{
+			Host: cmp.Or(os.Getenv("HOST_ROOT"), "/"), Root: o.driverRoot, Library: o.nvmlLibrary,
+		})
+		if err != nil {
+			return "", err
+		}
+		mu.Lock()
+		defer mu.Unlock()
+		if text := found.String(); text != told {
+			told = text
+			log.Info("using the driver's library", zap.String("library", found.Library),
+				zap.String("layout", string(found.Layout)), zap.Strings("not", found.Others))
+		}
+		return found.Library, nil
+	}
+}
+
+// play plays the script, if there is one, until ctx ends.
+func (g *gpus) play(ctx context.Context) error {
+	plays, ctx := errgroup.WithContext(ctx)
+	if g.scripted != nil {
+		plays.Go(func() error { return g.scripted.Run(ctx) })
+	}
+	return plays.Wait()
+}
+
+// close ends the worker processes, and leaves behind those that cannot end.
+func (g *gpus) close() {
+	if g.workers != nil {
+		g.workers.Close()
+	}
+}
