@@ -25,7 +25,8 @@ type GPUSample struct {
 	// lowest free one.
 	Index int
 	// Missing: the last good inventory does not list the GPU. It is not asked
-	// for readings and health meanwhile, nor is any while there is no driver.
+	// for readings and health meanwhile, nor is any while the inventory fails with
+	// [ErrNoDriver], [ErrStuck] or [ErrPaused].
 	Missing bool
 
 	Readings    Readings // Time is zero if it never answered

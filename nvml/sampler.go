@@ -44,7 +44,9 @@ type Sampler struct {
 	mu     sync.Mutex // guards all below, and that latest only goes forward
 	gpus   []*sampled // by index
 	index  map[string]int
-	absent bool // there is no driver
+	// unasked: what the last inventory failed with holds for every GPU, so none is
+	// asked.
+	unasked bool
 }
 
 // sampled is one GPU under the sampler's eyes.
@@ -162,7 +164,7 @@ func (s *Sampler) turn(ctx context.Context) bool {
 func (s *Sampler) failInventory(a answer[Inventory], now time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.absent = errors.Is(a.err, ErrNoDriver); s.absent {
+	if s.unasked = aboutAll(a.err); s.unasked {
 		for _, g := range s.gpus {
 			g.state.ReadingsErr, g.state.HealthErr = a.err, a.err
 		}
@@ -180,13 +182,17 @@ func (s *Sampler) takeInventory(a answer[Inventory], now time.Time) (found []*sa
 	defer s.mu.Unlock()
 	// After a new loading of the driver nothing that was known need hold.
 	anew := s.latest.Load().Inventory.Load != a.value.Load
-	for _, gpu := range a.value.GPUs {
+	for i, gpu := range a.value.GPUs {
 		g := s.known(gpu.PCI)
+		if g != nil && gpu.UUID == "" && g.state.GPU.UUID != "" && !anew {
+			gpu = g.state.GPU // one that is lost cannot say who it is
+			a.value.GPUs[i] = gpu
+		}
 		switch {
 		case g == nil:
 			g = s.begin(gpu.PCI)
 			found = append(found, g)
-		case g.state.Missing, s.absent, anew:
+		case g.state.Missing, s.unasked, anew:
 			g.readings.soon()
 			g.health.soon()
 		}
@@ -204,7 +210,7 @@ func (s *Sampler) takeInventory(a answer[Inventory], now time.Time) (found []*sa
 			missing = append(missing, g.pci)
 		}
 	}
-	s.absent = false
+	s.unasked = false
 	s.publish(now, func(next *Sample) {
 		next.Inventory, next.InventoryErr, next.InventoryTime = a.value, nil, now
 		a.count(&next.InventoryCalls)
@@ -261,7 +267,7 @@ func (s *Sampler) begin(pci string) *sampled {
 
 // silent says that there is no use in asking for a GPU, and that an answer to
 // what was asked before has been overtaken; the lock is held.
-func (s *Sampler) silent(g *sampled) bool { return g.state.Missing || s.absent }
+func (s *Sampler) silent(g *sampled) bool { return g.state.Missing || s.unasked }
 
 func (s *Sampler) takeReadings(g *sampled, a answer[Readings]) {
 	s.mu.Lock()
@@ -275,7 +281,7 @@ func (s *Sampler) takeReadings(g *sampled, a answer[Readings]) {
 	// need not wait for their turn.
 	switch {
 	case sameCause(a.err, g.state.ReadingsErr):
-	case errors.Is(a.err, ErrNoDriver), errors.Is(a.err, ErrNotFound):
+	case aboutAll(a.err), errors.Is(a.err, ErrNotFound):
 		s.inventory.soon()
 	default:
 		g.health.soon()
@@ -318,9 +324,14 @@ func (s *Sampler) publish(now time.Time, change func(*Sample)) {
 	s.latest.Store(&next)
 }
 
+// aboutAll reports whether an error of one call holds for every GPU.
+func aboutAll(err error) bool {
+	return errors.Is(err, ErrNoDriver) || errors.Is(err, ErrStuck) || errors.Is(err, ErrPaused)
+}
+
 // sameCause compares errors by what a caller can tell apart.
 func sameCause(a, b error) bool {
-	for _, cause := range []error{ErrNoDriver, ErrLost, ErrTimeout, ErrNotFound} {
+	for _, cause := range []error{ErrNoDriver, ErrLost, ErrTimeout, ErrNotFound, ErrStuck, ErrPaused} {
 		if errors.Is(a, cause) != errors.Is(b, cause) {
 			return false
 		}

@@ -1,0 +1,168 @@
+package client
+
+import (
+	"bufio"
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"os/exec"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"gpuvet.dev/nvml"
+	"gpuvet.dev/nvml/wire"
+)
+
+// grace is how long a process may take to end after its input has.
+const grace = time.Second
+
+// process is a worker's process with its pipes.
+type process struct {
+	cmd    *exec.Cmd
+	in     *os.File
+	raw    syscall.RawConn // of in
+	out    *os.File
+	stderr tail
+}
+
+// launch starts a process. A program that is not there is [nvml.ErrNoDriver].
+func launch(path string, args, env []string) (_ *process, err error) {
+	var files []*os.File
+	pipe := func() (r, w *os.File) {
+		if err == nil {
+			r, w, err = os.Pipe()
+			files = append(files, r, w)
+		}
+		return r, w
+	}
+	theirIn, in := pipe()
+	out, theirOut := pipe()
+	p := &process{in: in, out: out}
+	if err == nil {
+		p.raw, err = in.SyscallConn()
+	}
+	if err == nil {
+		p.cmd = exec.Command(path, args...)
+		p.cmd.Env = append(os.Environ(), env...)
+		p.cmd.Stdin, p.cmd.Stdout, p.cmd.Stderr = theirIn, theirOut, &p.stderr
+		p.cmd.WaitDelay = grace
+		// A terminal's Ctrl-C is for the daemon, which then ends its workers.
+		p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+		err = p.cmd.Start()
+	}
+	if err != nil {
+		for _, f := range files {
+			_ = f.Close() // nil where there was no pipe any more
+		}
+		return nil, launchError(path, err)
+	}
+	_ = theirIn.Close()
+	_ = theirOut.Close()
+	return p, nil
+}
+
+func launchError(path string, err error) error {
+	if !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("start worker: %w", err)
+	}
+	// The kernel says the same of a program whose dynamic loader is not there.
+	if _, there := os.Stat(path); there == nil {
+		return fmt.Errorf("start worker %s: it is there, but the dynamic loader that it asks for is not: %w", path, err)
+	}
+	return fmt.Errorf("%w: the worker that asks it is expected at %s, and there is no such file", nvml.ErrNoDriver, path)
+}
+
+// send writes a line, or fails: it does not wait for room in the pipe. A worker
+// that has answered all it was asked has read its input, so there is room.
+func (p *process) send(line []byte) error {
+	var n int
+	var failed error
+	err := p.raw.Write(func(fd uintptr) bool {
+		n, failed = syscall.Write(int(fd), line)
+		return true
+	})
+	if err = errors.Join(err, failed); err == nil && n < len(line) {
+		err = io.ErrShortWrite
+	}
+	if err != nil {
+		return fmt.Errorf("write to worker: %w", err)
+	}
+	return nil
+}
+
+// lines calls take for each line of the process's output, and says whether more
+// is there already. It ends with take's error, or nil when the output does.
+func (p *process) lines(take func(line []byte, more bool) error) error {
+	r := bufio.NewReaderSize(p.out, 16<<10)
+	var long []byte // the beginning of a line that does not fit in r
+	for {
+		part, err := r.ReadSlice('\n')
+		if len(long)+len(part) > wire.MaxLine {
+			return fmt.Errorf("worker wrote a line of more than %d bytes", wire.MaxLine)
+		}
+		switch {
+		case errors.Is(err, bufio.ErrBufferFull):
+			long = append(long, part...)
+			continue
+		case err != nil:
+			return nil // also where the process is gone and others have its output
+		}
+		line := part
+		if long != nil {
+			line, long = append(long, part...), nil
+		}
+		if err := take(line, r.Buffered() > 0); err != nil {
+			return err
+		}
+	}
+}
+
+// wait waits for the process, and says how it ended.
+func (p *process) wait() error {
+	_ = p.cmd.Wait()
+	_ = p.in.Close()
+	how := "worker ended: " + p.cmd.ProcessState.String()
+	if said := p.stderr.String(); said != "" {
+		how += ": " + said
+	}
+	return errors.New(how)
+}
+
+// tail keeps the end of what is written to it.
+type tail struct {
+	mu  sync.Mutex // guards all below
+	buf []byte
+	cut bool
+}
+
+const tailLength = 4 << 10
+
+// Write implements [io.Writer].
+func (t *tail) Write(b []byte) (int, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.buf = append(t.buf, b...)
+	if n := len(t.buf) - tailLength; n > 0 {
+		t.buf, t.cut = append([]byte(nil), t.buf[n:]...), true
+	}
+	return len(b), nil
+}
+
+// String gives the whole lines that are kept, as one.
+func (t *tail) String() string {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	kept := t.buf
+	if t.cut {
+		if _, rest, ok := bytes.Cut(kept, []byte("\n")); ok {
+			kept = rest
+		}
+	}
+	lines := strings.FieldsFunc(strings.ToValidUTF8(string(kept), "?"), func(r rune) bool { return r == '\n' || r == '\r' })
+	return strings.Join(lines, "; ")
+}
