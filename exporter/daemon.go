@@ -15,7 +15,11 @@ func (p *page) daemon(snapshot *detector.Snapshot, sample *nvml.Sample) {
 	p.put(buildInfo, 1, s.Version, goVersion())
 	p.flag(acceptingUserLines, s.AcceptsUserLines)
 	if d := snapshot.Driver; d.Asked {
-		p.flag(driverUp, d.Missing == "")
+		p.flag(driverUp, d.Missing == "" && !d.Stuck)
+	}
+	p.flag(paused, snapshot.Pause != nil)
+	if snapshot.Pause != nil {
+		p.at(pausedUntil, snapshot.Pause.Until)
 	}
 	for _, c := range snapshot.Node {
 		p.put(nodeCondition, 1, string(c.Reason), string(c.Class), string(c.Effect))

@@ -44,6 +44,9 @@ type Sources struct {
 	AcceptsUserLines bool
 	// Freshness is for how long an answer of a GPU counts; 0: as the sample says.
 	Freshness time.Duration
+	// NVML tells whether NVML is closed while there is a pause, and what was found
+	// to hold the driver if it is not; nil: nothing ever does.
+	NVML func() (closed bool, held error)
 	// Alive fails when the daemon should be started again.
 	Alive func() error
 }

@@ -36,6 +36,8 @@ const (
 
 	nodeCondition
 	driverUp
+	paused
+	pausedUntil
 	buildInfo
 	events
 	logUp
@@ -190,6 +192,14 @@ var table = [families]row{
 	driverUp: {
 		name: "gpuvet_driver_up",
 		help: "Whether the node has a working NVIDIA driver; absent until it was looked for.",
+	},
+	paused: {
+		name: "gpuvet_paused",
+		help: "Whether NVML is closed because somebody wants it so: the GPUs are not monitored meanwhile, and the kernel log is.",
+	},
+	pausedUntil: {
+		name: "gpuvet_paused_until_timestamp_seconds",
+		help: "When the pause ends by itself; absent while there is none.",
 	},
 	buildInfo: {
 		name: "gpuvet_build_info", labels: []string{"version", "goversion"},

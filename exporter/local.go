@@ -7,8 +7,6 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"slices"
-	"strconv"
 	"strings"
 	"unicode"
 
@@ -17,23 +15,6 @@ import (
 
 // commandBytes bounds the body of a command.
 const commandBytes = 1 << 10
-
-// ClearRequest asks that faults be taken for over: POST /api/v1/clear.
-type ClearRequest struct {
-	// GPU is a PCI address, a UUID or an index; "node" means the faults of the
-	// node itself.
-	GPU    string `json:"gpu"`
-	Reason string `json:"reason,omitempty"` // empty: all
-	Author string `json:"author,omitempty"` // who asks, for the trail
-}
-
-// ClearAnswer is what came of it.
-type ClearAnswer struct {
-	Seq     uint64            `json:"seq"`           // of the first snapshot without them
-	PCI     string            `json:"pci,omitempty"` // empty: the node
-	Cleared []detector.Reason `json:"cleared"`       // that were visible before; may be none
-	Left    []detector.Reason `json:"left"`          // still visible, or again
-}
 
 // ErrorAnswer is the body of every answer that is no success.
 type ErrorAnswer struct {
@@ -44,25 +25,74 @@ type ErrorAnswer struct {
 //
 //	GET  /api/v1/snapshot   a [Report]
 //	POST /api/v1/clear      a [ClearRequest], answered by a [ClearAnswer]
+//	POST /api/v1/pause      a [PauseRequest], answered by a [PauseAnswer]
+//	POST /api/v1/resume     a [ResumeRequest], answered by a [ResumeAnswer]
 //
-// Clearing submits a detector.KindClear event, and answers when it is on disk.
-// A request that cannot be read is answered 400, a GPU that is not there 404,
-// a body of more than 1 KiB 413, a state that could not be saved 500: each with an
+// A command submits an event, and is answered when it is on disk. A request
+// that cannot be read is answered 400, a GPU that is not there 404, a body of
+// more than 1 KiB 413, a state that could not be saved 500: each with an
 // [ErrorAnswer].
 func (e *Exporter) Local(submit func(context.Context, detector.Event) (*detector.Snapshot, error)) http.Handler {
+	c := &commands{sources: &e.sources, submit: submit}
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /api/v1/snapshot", func(w http.ResponseWriter, _ *http.Request) {
 		answer(w, http.StatusOK, e.report())
 	})
-	mux.HandleFunc("POST /api/v1/clear", func(w http.ResponseWriter, r *http.Request) {
-		done, code, err := e.clear(w, r, submit)
+	mux.HandleFunc("POST /api/v1/clear", command(c.clear, "gpu, and perhaps reason and author"))
+	mux.HandleFunc("POST /api/v1/pause", command(c.pause, "for, and perhaps why and author"))
+	mux.HandleFunc("POST /api/v1/resume", command(c.resume, "perhaps author"))
+	return mux
+}
+
+// commands are what a person may ask for over the local API.
+type commands struct {
+	sources *Sources
+	submit  func(context.Context, detector.Event) (*detector.Snapshot, error)
+}
+
+// byHand submits what a person asks for.
+func (c *commands) byHand(ctx context.Context, e detector.Event) (*detector.Snapshot, error) {
+	e.Source = detector.SourceHand
+	after, err := c.submit(ctx, e)
+	if err != nil {
+		return nil, fmt.Errorf("in force, but not on disk: %w", err)
+	}
+	return after, nil
+}
+
+// refusal is an error with the code of its answer.
+type refusal struct {
+	code  int
+	cause error
+}
+
+func (r refusal) Error() string { return r.cause.Error() }
+func (r refusal) Unwrap() error { return r.cause }
+
+// command serves one command; fields says what its object has.
+func command[Q, A any](do func(context.Context, Q) (A, error), fields string) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		var request Q
+		err := decode(http.MaxBytesReader(w, r.Body, commandBytes), &request, fields)
 		if err != nil {
-			answer(w, code, ErrorAnswer{err.Error()})
+			refuse(w, err)
+			return
+		}
+		done, err := do(r.Context(), request)
+		if err != nil {
+			refuse(w, err)
 			return
 		}
 		answer(w, http.StatusOK, done)
-	})
-	return mux
+	}
+}
+
+func refuse(w http.ResponseWriter, err error) {
+	code := http.StatusInternalServerError
+	if r, ok := errors.AsType[refusal](err); ok {
+		code = r.code
+	}
+	answer(w, code, ErrorAnswer{err.Error()})
 }
 
 func answer(w http.ResponseWriter, code int, body any) {
@@ -75,42 +105,19 @@ func answer(w http.ResponseWriter, code int, body any) {
 	_, _ = w.Write(append(data, '\n')) // whoever asked has gone
 }
 
-func (e *Exporter) clear(
-	w http.ResponseWriter, r *http.Request, submit func(context.Context, detector.Event) (*detector.Snapshot, error),
-) (ClearAnswer, int, error) {
-	var request ClearRequest
-	if err := decode(http.MaxBytesReader(w, r.Body, commandBytes), &request); err != nil {
-		if _, ok := errors.AsType[*http.MaxBytesError](err); ok {
-			return ClearAnswer{}, http.StatusRequestEntityTooLarge, fmt.Errorf("body: larger than %d bytes", commandBytes)
-		}
-		return ClearAnswer{}, http.StatusBadRequest, fmt.Errorf("body: %w", err)
+// decode reads one JSON object that fits, and nothing after it.
+func decode(body io.Reader, into any, fields string) error {
+	err := decodeObject(body, into, fields)
+	if err == nil {
+		return nil
 	}
-	if err := e.check(request); err != nil {
-		return ClearAnswer{}, http.StatusBadRequest, err
+	if _, ok := errors.AsType[*http.MaxBytesError](err); ok {
+		return refusal{http.StatusRequestEntityTooLarge, fmt.Errorf("body: larger than %d bytes", commandBytes)}
 	}
-	before := e.sources.Snapshot()
-	device, err := find(before, request.GPU)
-	if err != nil {
-		return ClearAnswer{}, http.StatusNotFound, err
-	}
-	after, err := submit(r.Context(), detector.Event{
-		Source: detector.SourceHand, Kind: detector.KindClear, GPU: device,
-		Fields: map[string]string{"reason": request.Reason, "author": request.Author},
-	})
-	if err != nil {
-		return ClearAnswer{}, http.StatusInternalServerError, fmt.Errorf("clear: in force, but not on disk: %w", err)
-	}
-	done := ClearAnswer{Seq: after.Seq, PCI: device.PCI, Cleared: []detector.Reason{}, Left: reasons(after, device.PCI)}
-	for _, reason := range reasons(before, device.PCI) {
-		if !slices.Contains(done.Left, reason) {
-			done.Cleared = append(done.Cleared, reason)
-		}
-	}
-	return done, http.StatusOK, nil
+	return refusal{http.StatusBadRequest, fmt.Errorf("body: %w", err)}
 }
 
-// decode reads one JSON value that fits, and nothing after it.
-func decode(body io.Reader, into any) error {
+func decodeObject(body io.Reader, into any, fields string) error {
 	d := json.NewDecoder(body)
 	d.DisallowUnknownFields()
 	if err := d.Decode(into); err != nil {
@@ -119,9 +126,9 @@ func decode(body io.Reader, into any) error {
 		case ok && wrong.Field != "":
 			return fmt.Errorf("%s: got %s, expected %s", wrong.Field, wrong.Value, wrong.Type)
 		case ok:
-			return fmt.Errorf("got %s, expected an object with gpu, and perhaps reason and author", wrong.Value)
+			return fmt.Errorf("got %s, expected an object with %s", wrong.Value, fields)
 		case errors.Is(err, io.EOF):
-			return errors.New("empty, expected an object with gpu, and perhaps reason and author")
+			return fmt.Errorf("empty, expected an object with %s", fields)
 		}
 		return err
 	}
@@ -134,56 +141,10 @@ func decode(body io.Reader, into any) error {
 	return nil
 }
 
-// check looks at the fields that need no look at the GPUs.
-func (e *Exporter) check(request ClearRequest) error {
-	if request.GPU == "" {
-		return fmt.Errorf("gpu: missing, %s", expectedGPU)
-	}
-	if strings.ContainsFunc(request.Author, func(r rune) bool { return !unicode.IsPrint(r) }) {
-		return fmt.Errorf("author: %q has characters that do not print, expected a name on one line", request.Author)
-	}
-	if request.Reason == "" || e.sources.Policy == nil {
-		return nil
-	}
-	if _, ok := e.sources.Policy.Reasons[detector.Reason(request.Reason)]; !ok {
-		known := make([]string, 0, len(e.sources.Policy.Reasons))
-		for reason := range e.sources.Policy.Reasons {
-			known = append(known, string(reason))
-		}
-		slices.Sort(known)
-		return fmt.Errorf("reason: %q is none, expected one of %s", request.Reason, strings.Join(known, ", "))
+// oneLine refuses what would break a line of a log or of a terminal.
+func oneLine(field, value string) error {
+	if strings.ContainsFunc(value, func(r rune) bool { return !unicode.IsPrint(r) }) {
+		return fmt.Errorf("%s: %q has characters that do not print, expected a text on one line", field, value)
 	}
 	return nil
-}
-
-const (
-	nodeName    = "node"
-	expectedGPU = `expected a PCI address (0000:3b:00.0), a UUID (GPU-...), an index (0) or "node"`
-)
-
-// find gives the device that a person means.
-func find(s *detector.Snapshot, name string) (detector.Device, error) {
-	if name == nodeName {
-		return detector.Device{}, nil
-	}
-	for _, g := range s.GPUs {
-		index := g.Index != nil && strconv.Itoa(*g.Index) == name
-		if index || strings.EqualFold(g.PCI, name) || g.UUID != "" && strings.EqualFold(g.UUID, name) {
-			return detector.Device{PCI: g.PCI, UUID: g.UUID}, nil
-		}
-	}
-	return detector.Device{}, fmt.Errorf("gpu: %q is none of the %d GPUs of this node, %s", name, len(s.GPUs), expectedGPU)
-}
-
-// reasons lists the visible faults of a GPU, or of the node.
-func reasons(s *detector.Snapshot, pci string) []detector.Reason {
-	conditions := s.Node
-	if g, ok := s.GPU(pci); ok {
-		conditions = g.Conditions
-	}
-	list := make([]detector.Reason, 0, len(conditions))
-	for _, c := range conditions {
-		list = append(list, c.Reason)
-	}
-	return list
 }

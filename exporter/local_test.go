@@ -122,7 +122,7 @@ func TestWrongClearRequestIsToldWhy(t *testing.T) {
 		{"no GPU", `{"reason":"LinkFault"}`, 400, []string{"gpu: missing", "PCI address", "UUID", "index"}},
 		{"GPU that is not there", `{"gpu":"7"}`, 404, []string{`gpu: "7"`, "none of the 2 GPUs", "PCI address"}},
 		{"unknown reason", `{"gpu":"0","reason":"linkfault"}`, 400, []string{`reason: "linkfault"`, "expected one of ApplicationFault,", "LinkFault"}},
-		{"author with a newline", `{"gpu":"0","author":"jo\nroot"}`, 400, []string{`author: "jo\nroot"`, "expected a name on one line"}},
+		{"author with a newline", `{"gpu":"0","author":"jo\nroot"}`, 400, []string{`author: "jo\nroot"`, "expected a text on one line"}},
 		{"too long", `{"gpu":"0","author":"` + strings.Repeat("a", 1<<10) + `"}`, 413, []string{"body: larger than 1024 bytes"}},
 	}
 	for _, tt := range tests {
@@ -169,6 +169,8 @@ func TestLocalAPIAnswersNothingElse(t *testing.T) {
 		{"HEAD", "/api/v1/snapshot", 200},
 		{"POST", "/api/v1/snapshot", 405},
 		{"GET", "/api/v1/clear", 405},
+		{"GET", "/api/v1/pause", 405},
+		{"GET", "/api/v1/resume", 405},
 		{"GET", "/metrics", 404},
 		{"GET", "/", 404},
 	} {
@@ -218,7 +220,11 @@ func TestReportTellsEverything(t *testing.T) {
 }
 
 func post(handler http.Handler, body string) *httptest.ResponseRecorder {
+	return postTo(handler, "/api/v1/clear", body)
+}
+
+func postTo(handler http.Handler, path, body string) *httptest.ResponseRecorder {
 	w := httptest.NewRecorder()
-	handler.ServeHTTP(w, httptest.NewRequest("POST", "/api/v1/clear", strings.NewReader(body)))
+	handler.ServeHTTP(w, httptest.NewRequest("POST", path, strings.NewReader(body)))
 	return w
 }

@@ -18,6 +18,7 @@ type Report struct {
 	AcceptsUserKernelLines bool `json:"acceptsUserKernelLines,omitempty"`
 
 	Snapshot  *detector.Snapshot `json:"snapshot"`
+	NVML      *NVMLReport        `json:"nvml,omitempty"`      // absent: there is no pause
 	KernelLog *KernelLogReport   `json:"kernelLog,omitempty"` // absent: none is read
 	Kept      *KeptReport        `json:"kept,omitempty"`      // absent: nothing is kept
 	Outputs   []OutputReport     `json:"outputs,omitempty"`
@@ -53,6 +54,9 @@ func (e *Exporter) report() Report {
 	r := Report{
 		Version: s.Version, GoVersion: goVersion(), Started: e.started.UTC(), Time: time.Now().UTC(),
 		Ready: snapshot.Ready(), AcceptsUserKernelLines: s.AcceptsUserLines, Snapshot: snapshot,
+	}
+	if snapshot.Pause != nil {
+		r.NVML = new(s.nvml())
 	}
 	if k := s.KernelLog; k != nil {
 		r.KernelLog = &KernelLogReport{Reading: k.Reading(), Records: k.Records(), Spoofed: k.Spoofed()}

@@ -22,6 +22,8 @@ type status struct {
 	Version string
 	Now     time.Time
 	Driver  detector.DriverState
+	Pause   *detector.Pause
+	Refused string // what is wrong with what the node asks for
 	Node    []detector.Condition
 	GPUs    []statusGPU
 }
@@ -39,6 +41,7 @@ func (e *Exporter) statusPage(w http.ResponseWriter, _ *http.Request) {
 	now := time.Now()
 	snapshot := e.sources.Snapshot()
 	s := status{Version: e.sources.Version, Now: now.UTC().Truncate(time.Second), Driver: snapshot.Driver, Node: snapshot.Node}
+	s.Pause, s.Refused = snapshot.Pause, snapshot.Requests.Refused
 	for _, g := range join(snapshot, e.sources.sample(), e.sources.Freshness, now) {
 		if g.view == nil {
 			continue
