@@ -150,8 +150,8 @@ func (p *plan) build(ctx context.Context) {
 // runInside starts the first process of new namespaces and waits until nothing
 // in them is left.
 func runInside(ctx context.Context, p plan) (int, error) {
-	// The kernel kills the child when the thread that started it ends, so the
-	// thread has to live as long as this process.
+	// The kernel ends the child when the thread that started it ends, so the thread
+	// has to live as long as this process.
 	runtime.LockOSThread()
 	child, err := p.command(ctx)
 	if err != nil {
@@ -159,8 +159,11 @@ func runInside(ctx context.Context, p plan) (int, error) {
 	}
 	child.SysProcAttr = &syscall.SysProcAttr{
 		Cloneflags: syscall.CLONE_NEWNS | syscall.CLONE_NEWNET | syscall.CLONE_NEWPID | syscall.CLONE_NEWUTS | syscall.CLONE_NEWIPC,
-		Pdeathsig:  syscall.SIGKILL,
+		Pdeathsig:  syscall.SIGTERM,
 	}
+	// Asked, so that it can thaw what a test has frozen.
+	child.Cancel = func() error { return child.Process.Signal(syscall.SIGTERM) }
+	child.WaitDelay = 10 * time.Second
 	err = child.Run()
 	if child.ProcessState == nil {
 		return 0, fmt.Errorf("start namespaces: %w", err)
@@ -205,6 +208,13 @@ func initialise(p plan) int {
 	if err := child.Start(); err != nil {
 		return failed(fmt.Errorf("start tests: %w", err))
 	}
+	defer thawAll(p.State)
+	asked := make(chan os.Signal, 1)
+	signal.Notify(asked, syscall.SIGTERM)
+	go func() {
+		<-asked
+		_ = child.Process.Kill() // its end is met below
+	}()
 	// Orphans of the container runtime end up here and must be reaped too.
 	for {
 		var status syscall.WaitStatus
