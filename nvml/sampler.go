@@ -41,9 +41,9 @@ type Sampler struct {
 	// no mutex, so that a poll that waits for its turn can be cancelled.
 	observing chan struct{}
 
-	mu     sync.Mutex // guards all below, and that latest only goes forward
-	gpus   []*sampled // by index
-	index  map[string]int
+	mu    sync.Mutex // guards all below, and that latest only goes forward
+	gpus  []*sampled // by index
+	index map[string]int
 	// unasked: what the last inventory failed with holds for every GPU, so none is
 	// asked.
 	unasked bool

@@ -407,6 +407,130 @@ func TestUnloadedDriverIsNotAskedForItsGPUs(t *testing.T) {
 	})
 }
 
+// refusing is a driver that answers every call with an error, if it has one.
+type refusing struct {
+	nvml.Driver
+	err   atomic.Pointer[error]
+	calls atomic.Int32 // about GPUs, that were refused
+}
+
+func (r *refusing) refuse(err error) { r.err.Store(&err) }
+
+func (r *refusing) refusal() error {
+	if err := r.err.Load(); err != nil {
+		return *err
+	}
+	return nil
+}
+
+func (r *refusing) Inventory(ctx context.Context) (nvml.Inventory, error) {
+	if err := r.refusal(); err != nil {
+		return nvml.Inventory{}, err
+	}
+	return r.Driver.Inventory(ctx)
+}
+
+func (r *refusing) Readings(ctx context.Context, pci string) (nvml.Readings, error) {
+	if err := r.refusal(); err != nil {
+		r.calls.Add(1)
+		return nvml.Readings{}, err
+	}
+	return r.Driver.Readings(ctx, pci)
+}
+
+func (r *refusing) Health(ctx context.Context, pci string) (nvml.Health, error) {
+	if err := r.refusal(); err != nil {
+		r.calls.Add(1)
+		return nvml.Health{}, err
+	}
+	return r.Driver.Health(ctx, pci)
+}
+
+func TestStuckOrPausedDriverIsNotAskedForItsGPUs(t *testing.T) {
+	for _, cause := range []error{nvml.ErrStuck, nvml.ErrPaused} {
+		t.Run(cause.Error(), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				door := &refusing{}
+				b := sample(t, 2, nvml.SamplerOptions{}, func(d nvml.Driver) nvml.Driver {
+					door.Driver = d
+					return door
+				})
+				pass(500 * time.Millisecond)
+				observed := b.since()
+				before := b.Latest()
+				door.refuse(fmt.Errorf("inventory: %w", cause))
+				pass(10 * time.Second)
+				if got := observed(); len(got) == 0 || slices.ContainsFunc(got, func(o string) bool { return o != "no inventory" }) {
+					t.Errorf("observed %q, want only that there is no inventory", got)
+				}
+				if n := door.calls.Load(); n > 2 {
+					t.Errorf("%d calls about GPUs, want the first reading of each at most", n)
+				}
+				s := b.Latest()
+				want(t, "inventory that is known", before.Inventory, s.Inventory)
+				for i, g := range s.GPUs {
+					if !errors.Is(g.ReadingsErr, cause) || !errors.Is(g.HealthErr, cause) || g.Missing {
+						t.Errorf("GPU %d: readings %v, health %v, missing %t, want %v", i, g.ReadingsErr, g.HealthErr, g.Missing, cause)
+					}
+					want(t, "what is known of a GPU", before.GPUs[i].Health, g.Health)
+				}
+
+				door.refuse(nil)
+				b.Refresh("")
+				pass(200 * time.Millisecond) // the next try would be later
+				for i, g := range b.Latest().GPUs {
+					if g.HealthErr != nil || g.ReadingsErr != nil || !g.HealthFresh(time.Now()) {
+						t.Errorf("GPU %d: health %v, readings %v afterwards", i, g.HealthErr, g.ReadingsErr)
+					}
+				}
+			})
+		})
+	}
+}
+
+// nameless is a driver that cannot say who the GPU at an address is.
+type nameless struct {
+	nvml.Driver
+	pci  atomic.Pointer[string]
+	load atomic.Pointer[string] // instead of the driver's
+}
+
+func (n *nameless) Inventory(ctx context.Context) (nvml.Inventory, error) {
+	inv, err := n.Driver.Inventory(ctx)
+	for i, g := range inv.GPUs {
+		if pci := n.pci.Load(); pci != nil && g.PCI == *pci {
+			inv.GPUs[i] = nvml.GPU{PCI: g.PCI, Minor: -1}
+		}
+	}
+	if load := n.load.Load(); load != nil {
+		inv.Load = *load
+	}
+	return inv, err
+}
+
+func TestLostGPUKeepsItsIdentityUntilTheDriverIsLoadedAnew(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		door := &nameless{}
+		b := sample(t, 2, nvml.SamplerOptions{}, func(d nvml.Driver) nvml.Driver {
+			door.Driver = d
+			return door
+		})
+		before := b.Latest()
+		door.pci.Store(&b.pcis[1])
+		pass(time.Minute)
+		after := b.Latest()
+		want(t, "the GPU that has no name", before.GPUs[1].GPU, after.GPUs[1].GPU)
+		want(t, "inventory", before.Inventory, after.Inventory)
+		told := b.observed()
+		i := slices.IndexFunc(told, func(o nvml.Observation) bool { return o.Inventory != nil && o.Time.After(before.Time) })
+		want(t, "what was observed", before.Inventory.GPUs, told[i].Inventory.GPUs)
+
+		door.load.Store(new("another"))
+		pass(time.Minute)
+		want(t, "after a new loading", nvml.GPU{PCI: b.pcis[1], Minor: -1}, b.Latest().GPUs[1].GPU)
+	})
+}
+
 func TestVanishedGPUIsKeptAndTakenBack(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := sample(t, 3, nvml.SamplerOptions{}, nil)
