@@ -35,22 +35,7 @@ func (c *Client) ask(ctx context.Context, r wire.Request, to *worker) (wire.Answ
 	if err := expired(ctx); err != nil {
 		return wire.Answer{}, err
 	}
-	line, err := json.Marshal(r)
-	if err != nil {
-		return wire.Answer{}, err
-	}
-	q := &call{
-		Request: r, line: append(line, '\n'), to: to, within: c.o.Deadline,
-		queued: time.Now(), done: make(chan struct{}),
-	}
-	if r.Ask == wire.AskOpen {
-		q.within = c.o.OpenDeadline
-	}
-	c.mu.Lock()
-	c.waiting = append(c.waiting, q)
-	c.dispatch()
-	c.mu.Unlock()
-
+	q := c.put(r, to)
 	select {
 	case <-q.done:
 		return q.answer, q.err
@@ -60,6 +45,30 @@ func (c *Client) ask(ctx context.Context, r wire.Request, to *worker) (wire.Answ
 		c.mu.Unlock()
 		return wire.Answer{}, expired(ctx)
 	}
+}
+
+// put puts a question without waiting for its outcome.
+func (c *Client) put(r wire.Request, to *worker) *call {
+	q := &call{
+		Request: r, line: lineOf(r), to: to, within: c.o.Deadline,
+		queued: time.Now(), done: make(chan struct{}),
+	}
+	if r.Ask == wire.AskOpen {
+		q.within = c.o.OpenDeadline
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.waiting = append(c.waiting, q)
+	c.dispatch()
+	return q
+}
+
+func lineOf(r wire.Request) []byte {
+	line, err := json.Marshal(r)
+	if err != nil {
+		panic(err) // two strings
+	}
+	return append(line, '\n')
 }
 
 // expired is why ctx has ended, in the terms of package nvml.

@@ -163,7 +163,7 @@ func (c *Client) listen(ctx context.Context, l *listener) (*stream, error) {
 		if silent != nil {
 			return nil, silent.err
 		}
-		w, err := c.open(ctx, true)
+		w, err := c.open(ctx.Done(), true)
 		if err != nil {
 			return nil, err
 		}
@@ -215,16 +215,12 @@ func (c *Client) watch(ctx context.Context, s *stream) error {
 
 // attend has a worker tell the events to who listens.
 func (c *Client) attend(s *stream, l *listener) error {
-	line, err := json.Marshal(wire.Request{Ask: wire.AskEvents})
-	if err != nil {
-		return err
-	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if !s.usable() {
 		return s.reason()
 	}
-	if err := s.send(append(line, '\n')); err != nil {
+	if err := s.send(lineOf(wire.Request{Ask: wire.AskEvents})); err != nil {
 		c.end(s.worker)
 		return err
 	}

@@ -1,7 +1,6 @@
 package client
 
 import (
-	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -149,7 +148,7 @@ func (c *Client) startForCalls() {
 	c.starting = true
 	c.progress = time.Now()
 	c.running.Go(func() {
-		w, err := c.open(context.Background(), false)
+		w, err := c.open(nil, false)
 		c.mu.Lock()
 		defer c.mu.Unlock()
 		c.starting = false

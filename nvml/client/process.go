@@ -105,12 +105,13 @@ func (p *process) lines(take func(line []byte, more bool) error) error {
 		if len(long)+len(part) > wire.MaxLine {
 			return fmt.Errorf("worker wrote a line of more than %d bytes", wire.MaxLine)
 		}
-		switch {
-		case errors.Is(err, bufio.ErrBufferFull):
+		full := errors.Is(err, bufio.ErrBufferFull)
+		switch ended := err != nil && !full; {
+		case full:
 			long = append(long, part...)
 			continue
-		case err != nil:
-			return nil // also where the process is gone and others have its output
+		case ended: // or the process has, and something else holds its output
+			return nil
 		}
 		line := part
 		if long != nil {

@@ -1,7 +1,6 @@
 package client
 
 import (
-	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -55,8 +54,8 @@ func (w *worker) reason() error {
 
 func (w *worker) pid() int { return w.cmd.Process.Pid }
 
-// open starts a worker and has it open the driver.
-func (c *Client) open(ctx context.Context, events bool) (*worker, error) {
+// open starts a worker and has it open the driver. It fails when quit is closed.
+func (c *Client) open(quit <-chan struct{}, events bool) (*worker, error) {
 	w, err := c.start(events)
 	if err != nil {
 		return nil, err
@@ -65,11 +64,17 @@ func (c *Client) open(ctx context.Context, events bool) (*worker, error) {
 	defer late.Stop()
 	select {
 	case <-w.greeted:
-		_, err = c.ask(ctx, wire.Request{Ask: wire.AskOpen}, w)
+		q := c.put(wire.Request{Ask: wire.AskOpen}, w)
+		select {
+		case <-q.done:
+			err = q.err
+		case <-quit:
+			err = errQuit
+		}
 	case <-w.left:
 		err = c.ending(w)
-	case <-ctx.Done():
-		err = expired(ctx)
+	case <-quit:
+		err = errQuit
 	case <-late.C:
 		err = fmt.Errorf("worker has not greeted within %s", c.o.OpenDeadline)
 		c.breakUp(w, err)
@@ -84,6 +89,8 @@ func (c *Client) open(ctx context.Context, events bool) (*worker, error) {
 	}
 	return w, nil
 }
+
+var errQuit = errors.New("worker is not needed any more")
 
 // ending is why a worker ends that was still needed.
 func (c *Client) ending(w *worker) error {

@@ -183,30 +183,24 @@ func (s script) answer(r wire.Request) {
 		}
 	}
 	var a wire.Answer
-	switch now := time.Now(); r.Ask {
-	case wire.AskOpen, wire.AskWatch, wire.AskEvents:
-	case wire.AskList:
+	switch now := time.Now(); {
+	case r.Ask == wire.AskList:
 		gpus, _ := s.text("gpus")
 		load, _ := s.text("load")
 		a.List = &wire.List{Driver: "570.195.03", CUDA: "12.8", Load: load, GPUs: strings.Fields(gpus)}
-	default:
-		if !s.has(r.GPU) {
-			a.Error = &wire.Error{Kind: wire.KindNotFound, Text: "get the handle"}
-			break
+	case r.GPU != "" && !s.has(r.GPU):
+		a.Error = &wire.Error{Kind: wire.KindNotFound, Text: "get the handle"}
+	case r.Ask == wire.AskDescribe:
+		uuid, _ := s.text("uuid", r.GPU)
+		a.GPU = &nvml.GPU{PCI: r.GPU, UUID: uuid, Name: "NVIDIA H100 80GB HBM3", MemoryBytes: 80 << 30}
+		if n, ok := strings.CutPrefix(uuid, "GPU-"); ok {
+			a.GPU.MIG = nvml.Some(true)
+			a.GPU.Instances = []nvml.Instance{{UUID: "MIG-" + n, Profile: "7g.80gb", MemoryBytes: 79 << 30}}
 		}
-		switch r.Ask {
-		case wire.AskDescribe:
-			uuid, _ := s.text("uuid", r.GPU)
-			a.GPU = &nvml.GPU{PCI: r.GPU, UUID: uuid, Name: "NVIDIA H100 80GB HBM3", MemoryBytes: 80 << 30}
-			if n := strings.TrimPrefix(uuid, "GPU-"); n != uuid {
-				a.GPU.MIG = nvml.Some(true)
-				a.GPU.Instances = []nvml.Instance{{UUID: "MIG-" + n, Profile: "7g.80gb", MemoryBytes: 79 << 30}}
-			}
-		case wire.AskReadings:
-			a.Readings = &nvml.Readings{Time: now, Power: nvml.Some(120.0), Clocks: map[string]float64{"sm": 1.98e9}}
-		default:
-			a.Health = &nvml.Health{Time: now, ECC: []nvml.ECCCount{{Location: "dram"}}}
-		}
+	case r.Ask == wire.AskReadings:
+		a.Readings = &nvml.Readings{Time: now, Power: nvml.Some(120.0), Clocks: map[string]float64{"sm": 1.98e9}}
+	case r.Ask == wire.AskHealth:
+		a.Health = &nvml.Health{Time: now, ECC: []nvml.ECCCount{{Location: "dram"}}}
 	}
 	write(a)
 }
@@ -309,4 +303,3 @@ func alive(pid int) bool {
 	_, rest, _ := strings.Cut(string(stat), ") ")
 	return !strings.HasPrefix(rest, "Z")
 }
-
