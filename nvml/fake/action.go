@@ -1,7 +1,9 @@
 package fake
 
 import (
+	"cmp"
 	"fmt"
+	"slices"
 	"time"
 
 	"gpuvet.dev/nvml"
@@ -40,7 +42,34 @@ func (l Lost) do(d *Driver, gpu int) { d.gpus[gpu].lost = bool(l) }
 
 func (m Missing) do(d *Driver, gpu int) { d.gpus[gpu].missing = bool(m) }
 
-func (h Hang) do(d *Driver, gpu int) { d.gpus[gpu].hang(time.Now().Add(time.Duration(h))) }
+func (h Hang) do(d *Driver, gpu int) {
+	d.gpus[gpu].hang.set(time.Now().Add(time.Duration(h)), false)
+}
+
+func (u Uninterruptible) do(d *Driver, gpu int) {
+	d.gpus[gpu].hang.set(time.Now().Add(time.Duration(u)), true)
+}
+
+func (f Fail) do(d *Driver, gpu int) { d.gpus[gpu].failing = newFailing(f.With, f.For) }
+
+func (f FailInit) do(d *Driver, _ int) { d.initFail = newFailing(f.With, f.For) }
+
+func (e Event) do(d *Driver, gpu int) {
+	if !d.loaded {
+		return
+	}
+	g := d.gpus[gpu]
+	d.tell(nvml.Event{
+		Type: e.Type, Time: d.stamp(), PCI: g.PCI, UUID: g.UUID,
+		GPUInstance: e.GPUInstance, ComputeInstance: e.ComputeInstance,
+	})
+}
+
+func (m MIG) do(d *Driver, gpu int) {
+	g := d.gpus[gpu]
+	g.MIG, g.Instances = nvml.Some(m.Enabled), slices.Clone(m.Instances)
+	Event{Type: nvml.EventMIGConfiguration}.do(d, gpu)
+}
 
 func (s Set) do(d *Driver, gpu int) { d.gpus[gpu].set(Values(s), time.Now(), 0) }
 
@@ -74,8 +103,12 @@ func (r RowsRemapped) do(d *Driver, gpu int) {
 
 func (k Kernel) do(d *Driver, _ int) { d.print(string(k)) }
 
-func (Reload) do(d *Driver, _ int) {
+func (r Reload) do(d *Driver, _ int) {
 	d.unload()
+	if r.Version != "" {
+		d.info.Version, d.info.Library = r.Version, r.Version
+	}
+	d.info.CUDA = cmp.Or(r.CUDA, d.info.CUDA)
 	d.load()
 }
 

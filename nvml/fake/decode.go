@@ -15,7 +15,7 @@ import (
 const (
 	defaultDriver = "570.195.03"
 	defaultCUDA   = "12.8"
-	maxGPUs       = 8 // places on the baseboard of a profile
+	maxGPUs       = 16 // two baseboards
 )
 
 // Load reads a scenario file. An error names the file.

@@ -11,9 +11,11 @@
 package fake
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -35,9 +37,16 @@ type Driver struct {
 	gpus    []*gpu     // in PCI order; which they are does not change
 	loaded  bool
 	loads   int
+	hang    hang      // of the whole driver
 	last    time.Time // of what was told last
 	kernel  kernelLog
 	streams map[*stream]struct{}
+
+	// What the library alone shows.
+	initFail  failing
+	latency   map[CallGroup]time.Duration
+	excluded  []Excluded
+	followers map[*follower]struct{}
 }
 
 var _ nvml.Driver = (*Driver)(nil)
@@ -51,9 +60,18 @@ func New(s *Scenario) *Driver {
 		repeat:   s.Repeat,
 		made:     time.Now(),
 		loaded:   !s.Driver.Absent,
+		hang:     newHang(),
 		kernel:   newKernelLog(),
 		streams:  map[*stream]struct{}{},
+
+		latency:   maps.Clone(s.Driver.Latency),
+		excluded:  slices.Clone(s.Driver.Excluded),
+		followers: map[*follower]struct{}{},
 	}
+	if d.latency == nil {
+		d.latency = map[CallGroup]time.Duration{}
+	}
+	d.info.Library = cmp.Or(d.info.Library, d.info.Version)
 	if d.loaded {
 		d.loads = 1
 	}
@@ -97,19 +115,46 @@ func waitUntil(ctx context.Context, timer *time.Timer, t time.Time) bool {
 
 // Apply makes a step happen now, whatever its At.
 func (d *Driver) Apply(s Step) error {
-	switch s.Do.(type) {
-	case nil:
+	if s.Do == nil {
 		return errors.New("step does nothing")
-	case Kernel, Reload, Present:
-	default:
-		if s.GPU < 0 || s.GPU >= len(d.gpus) {
-			return fmt.Errorf("step %T of GPU %d: no such GPU", s.Do, s.GPU)
-		}
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	s.Do.do(d, s.GPU)
+	defer d.changed()
+	switch {
+	case ofNode(s.Do):
+		s.Do.do(d, 0)
+	case s.All:
+		d.doAll(s.Do)
+	case s.GPU < 0 || s.GPU >= len(d.gpus):
+		return fmt.Errorf("step %T of GPU %d: no such GPU", s.Do, s.GPU)
+	default:
+		s.Do.do(d, s.GPU)
+	}
 	return nil
+}
+
+func ofNode(a Action) bool {
+	switch a.(type) {
+	case Kernel, Reload, Present, FailInit, Latency, Library:
+		return true
+	}
+	return false
+}
+
+// doAll does to every GPU what is done to one; but a hang of all of them is one
+// of the driver.
+func (d *Driver) doAll(a Action) {
+	switch a := a.(type) {
+	case Hang:
+		d.hang.set(time.Now().Add(time.Duration(a)), false)
+	case Uninterruptible:
+		d.hang.set(time.Now().Add(time.Duration(a)), true)
+	default:
+		for i := range d.gpus {
+			a.do(d, i)
+		}
+	}
 }
 
 // Has reports whether the scenario has a GPU at this address, listed or not.
@@ -117,12 +162,12 @@ func (d *Driver) Has(pci string) bool {
 	return slices.ContainsFunc(d.gpus, func(g *gpu) bool { return g.PCI == pci })
 }
 
-// Inventory implements [nvml.Driver]. A lost GPU stays listed; a missing one is
-// not.
+// Inventory implements [nvml.Driver]. A lost or hung GPU stays listed; a missing
+// one is not.
 func (d *Driver) Inventory(ctx context.Context) (nvml.Inventory, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if err := d.answers(ctx); err != nil {
+	if err := d.wait(ctx); err != nil {
 		return nvml.Inventory{}, fmt.Errorf("inventory: %w", err)
 	}
 	inventory := nvml.Inventory{
@@ -132,7 +177,9 @@ func (d *Driver) Inventory(ctx context.Context) (nvml.Inventory, error) {
 	}
 	for _, g := range d.gpus {
 		if !g.missing {
-			inventory.GPUs = append(inventory.GPUs, g.GPU)
+			listed := g.GPU
+			listed.Instances = slices.Clone(g.Instances)
+			inventory.GPUs = append(inventory.GPUs, listed)
 		}
 	}
 	return inventory, nil
@@ -223,30 +270,38 @@ func (d *Driver) ask(ctx context.Context, pci string, answer func(*gpu, time.Tim
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	for {
-		if err := d.answers(ctx); err != nil {
+		if err := d.wait(ctx); err != nil {
 			return err
 		}
 		i := slices.IndexFunc(d.gpus, func(g *gpu) bool { return g.PCI == pci && !g.missing })
 		if i < 0 {
 			return nvml.ErrNotFound
 		}
-		g, now := d.gpus[i], time.Now()
-		if now.Before(g.hangEnds) {
-			ends, freed := g.hangEnds.Sub(now), g.freed
-			d.mu.Unlock()
-			select {
-			case <-ctx.Done():
-			case <-freed:
-			case <-time.After(ends):
-			}
-			d.mu.Lock()
+		g := d.gpus[i]
+		if g.hang.wait(ctx, &d.mu) {
 			continue
 		}
+		now := time.Now()
 		if g.lost {
 			return nvml.ErrLost
 		}
+		if failure := g.failing.at(now); failure != "" {
+			return failure.err()
+		}
 		answer(g, now)
 		return nil
+	}
+}
+
+// wait is over when the driver answers, or when the context is.
+func (d *Driver) wait(ctx context.Context) error {
+	for {
+		if err := d.answers(ctx); err != nil {
+			return err
+		}
+		if !d.hang.wait(ctx, &d.mu) {
+			return nil
+		}
 	}
 }
 

@@ -10,21 +10,23 @@ import (
 // gpu is the state of one GPU. The driver's lock guards it.
 type gpu struct {
 	nvml.GPU
-	clocks Clocks
-	index  int
+	model Model
+	index int
 
 	levels  map[Quantity]level
 	joules  float64   // up to metered
 	metered time.Time // power was constant or on one ramp since then
 
 	lost, missing bool
-	hangEnds      time.Time
-	freed         chan struct{} // closed when a hang ends before its time
+	hang          hang
+	failing       failing
 
 	recovery                  nvml.RecoveryAction
 	ecc                       map[counter]uint64
 	rows                      RowsRemapped
 	remapPending, remapFailed bool
+
+	detail Detail
 }
 
 // counter names one memory-error counter.
@@ -35,9 +37,9 @@ type counter struct {
 
 func newGPU(index int, s GPU, now time.Time) *gpu {
 	g := &gpu{
-		GPU: s.GPU, clocks: s.Clocks, index: index,
+		GPU: s.GPU, model: s.Model, index: index,
 		levels: map[Quantity]level{}, metered: now,
-		freed: make(chan struct{}), ecc: map[counter]uint64{},
+		hang: newHang(), ecc: map[counter]uint64{}, detail: newDetail(s.Model),
 	}
 	g.set(s.Start, now, 0)
 	return g
@@ -62,15 +64,9 @@ func (g *gpu) meter(now time.Time) {
 	g.metered = now
 }
 
-func (g *gpu) hang(until time.Time) {
-	g.hangEnds = until
-	close(g.freed)
-	g.freed = make(chan struct{})
-}
-
 // reload puts back what a new driver finds in order.
 func (g *gpu) reload(now time.Time) {
-	g.lost, g.remapPending, g.recovery = false, false, nvml.RecoverNone
+	g.lost, g.remapPending, g.recovery, g.failing = false, false, nvml.RecoverNone, failing{}
 	for c := range g.ecc {
 		if !c.aggregate {
 			delete(g.ecc, c)
@@ -80,6 +76,7 @@ func (g *gpu) reload(now time.Time) {
 		g.set(Values{PCIeReplays: nvml.Some(0.0)}, now, 0)
 	}
 	g.joules, g.metered = 0, now
+	g.detail.Processes, g.detail.NVLinks = nil, newDetail(g.model).NVLinks
 }
 
 // level is a value on its way, in a straight line.
@@ -133,7 +130,10 @@ func (g *gpu) readings(now time.Time, age time.Duration) nvml.Readings {
 		Utilization:       scaled(value(Utilization), swing, nvml.Some(1.0)),
 		MemoryUtilization: scaled(value(MemoryUtilization), swing, nvml.Some(1.0)),
 		PCIeReplays:       whole(value(PCIeReplays)),
-		MaxClocks:         map[string]float64{"graphics": g.clocks.SM, "sm": g.clocks.SM, "memory": g.clocks.Memory, "video": g.clocks.Video},
+		MaxClocks:         map[string]float64{"graphics": g.model.SM, "sm": g.model.SM, "memory": g.model.Memory, "video": g.model.Video},
+	}
+	if g.MIG.Value { // NVML does not tell them of a GPU in MIG mode
+		r.Utilization, r.MemoryUtilization = nvml.Maybe[float64]{}, nvml.Maybe[float64]{}
 	}
 	if r.Power.OK {
 		r.Energy = nvml.Some(g.joules)
@@ -142,12 +142,12 @@ func (g *gpu) readings(now time.Time, age time.Duration) nvml.Readings {
 	// An idle GPU rests at a sixth of its clock; one that works runs near its
 	// highest. HBM keeps its clock.
 	share := 1.0 / 6
-	if r.Utilization.Value > 0 {
-		share = 0.92 + 0.08*r.Utilization.Value
+	if busy := value(Utilization).Value; busy > 0 {
+		share = 0.92 + 0.08*min(1, busy)
 	}
 	r.Clocks = map[string]float64{
-		"graphics": hertz(g.clocks.SM * share), "sm": hertz(g.clocks.SM * share),
-		"memory": g.clocks.Memory, "video": hertz(g.clocks.Video * share),
+		"graphics": hertz(g.model.SM * share), "sm": hertz(g.model.SM * share),
+		"memory": g.model.Memory, "video": hertz(g.model.Video * share),
 	}
 	return r
 }

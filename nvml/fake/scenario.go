@@ -21,17 +21,21 @@ type DriverInfo struct {
 	Version string // "570.195.03"; before 570 there is no recovery action
 	CUDA    string // "12.8"
 	Absent  bool   // not loaded at the start
+
+	// What follows shows in the library alone, see package fakelib.
+
+	Library   string // version of the library on the disk; empty: that of the driver
+	Sentinels bool   // what is absent is told as all ones or NaN, not as not supported
+	Latency   Latency
+	Excluded  []Excluded
 }
 
 // GPU is one scripted GPU.
 type GPU struct {
 	nvml.GPU
 	Start Values // as the driver is made
-	Clocks
+	Model Model
 }
-
-// Clocks are the highest clocks of a GPU, in Hz.
-type Clocks struct{ SM, Memory, Video float64 }
 
 // Quantity names a reading that a script can set.
 type Quantity string
@@ -61,6 +65,9 @@ type Values map[Quantity]nvml.Maybe[float64]
 type Step struct {
 	At  time.Duration // since the round began
 	GPU int           // index in Scenario.GPUs; unused by actions that concern the node
+	// All is every GPU in place of one. A hang of all is one of the driver: the
+	// inventory hangs too.
+	All bool
 	Do  Action
 }
 
@@ -90,6 +97,32 @@ type Missing bool
 // Hang makes calls about the GPU wait until the time is over, or until their
 // context ends. 0 ends a hang.
 type Hang time.Duration
+
+// Uninterruptible is a hang that not even the end of its process ends, as far as
+// that can be played: see package fakelib. For a [Driver] it is a [Hang].
+type Uninterruptible time.Duration
+
+// Fail makes calls about the GPU fail for a time, or, if that is 0, until the
+// driver is loaded again. An empty failure ends it.
+type Fail struct {
+	With Failure
+	For  time.Duration
+}
+
+// FailInit makes the library fail to begin. Who has begun is not concerned.
+type FailInit Fail
+
+// Event is an event of which the driver says no more than its type.
+type Event struct {
+	Type                         nvml.EventType
+	GPUInstance, ComputeInstance *int
+}
+
+// MIG cuts the GPU anew, and tells so by an event. It lasts over a reload.
+type MIG struct {
+	Enabled   bool
+	Instances []nvml.Instance // see GPU.Cut
+}
 
 // Set gives quantities new values at once.
 type Set Values
@@ -125,8 +158,9 @@ type Kernel string
 // Reload unloads the driver and loads it again: event streams break, the
 // inventory has another Load, lost and hung GPUs answer again, a pending row
 // remap is done, nothing needs recovery, and what counts since loading counts
-// from zero. Temperatures, memory and work stay as they are.
-type Reload struct{}
+// from zero. Temperatures, memory and work stay as they are, processes do not.
+// With a version, it is another driver that is loaded, and its library with it.
+type Reload struct{ Version, CUDA string }
 
 // Present loads the driver (true) or unloads it (false).
 type Present bool

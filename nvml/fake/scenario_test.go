@@ -136,7 +136,7 @@ gpus:
 	g.Serial, g.VBIOS = "", ""
 	wantGPU := nvml.GPU{
 		PCI: "0000:3b:00.0", UUID: "GPU-01234567-89ab-cdef-0123-456789abcdef", Name: "NVIDIA H100 NVL",
-		Architecture: "Hopper", MemoryBytes: 94 << 30,
+		Architecture: "Hopper", MemoryBytes: 94 << 30, MIG: nvml.Some(false),
 	}
 	if diff := cmp.Diff(wantGPU, g); diff != "" {
 		t.Errorf("GPU (-want +got):\n%s", diff)
@@ -153,9 +153,9 @@ func TestFaultyScenarioIsToldWhereAndWhy(t *testing.T) {
 		{"key twice", two + two, `x.yaml: unmarshal errors:
   line 2: key "gpus" already set in map`},
 		{"unknown key at the top", two + "stort: {}", `x.yaml: stort: unknown key: expected one of gpus, driver, start, timeline or repeat`},
-		{"unknown profile", "gpus: {count: 2, profile: h200}", `x.yaml: gpus.profile: "h200": expected a100 or h100`},
-		{"too many GPUs", "gpus: {count: 9, profile: h100}", `x.yaml: gpus.count: 9: expected 0 to 8`},
-		{"count as text", "gpus: {count: two, profile: h100}", `x.yaml: gpus.count: "two": expected 0 to 8`},
+		{"unknown profile", "gpus: {count: 2, profile: h300}", `x.yaml: gpus.profile: "h300": expected a100, b200, h100, h200 or l40s`},
+		{"too many GPUs", "gpus: {count: 17, profile: h100}", `x.yaml: gpus.count: 17: expected 0 to 16`},
+		{"count as text", "gpus: {count: two, profile: h100}", `x.yaml: gpus.count: "two": expected 0 to 16`},
 		{"no count", "gpus: {profile: h100}", `x.yaml: gpus.count: missing: expected how many`},
 		{"MIG", "gpus: [{profile: h100, mig: [1g.10gb]}]", `x.yaml: gpus[0].mig: a list of 1: MIG is not scripted yet, leave it out`},
 		{
@@ -232,10 +232,10 @@ func TestNodeOfAProfileIsTheSameEachTime(t *testing.T) {
 	if diff := cmp.Diff(first, second); diff != "" {
 		t.Errorf("nodes differ (-first +second):\n%s", diff)
 	}
-	if _, err := fake.Node("h200", 1); err == nil || err.Error() != `profile "h200": expected one of a100 or h100` {
+	if _, err := fake.Node("h300", 1); err == nil || err.Error() != `profile "h300": expected one of a100, b200, h100, h200 or l40s` {
 		t.Errorf("unknown profile: %v", err)
 	}
-	if _, err := fake.Node("h100", 9); err == nil || err.Error() != "9 GPUs: expected 0 to 8" {
+	if _, err := fake.Node("h100", 17); err == nil || err.Error() != "17 GPUs: expected 0 to 16" {
 		t.Errorf("too many GPUs: %v", err)
 	}
 }

@@ -21,7 +21,7 @@ const streamLength = 4096
 func (d *Driver) open(ctx context.Context) (*stream, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if err := d.answers(ctx); err != nil {
+	if err := d.wait(ctx); err != nil {
 		return nil, err
 	}
 	s := &stream{more: make(chan struct{}, 1)}
@@ -36,6 +36,7 @@ func (d *Driver) close(s *stream) {
 }
 
 func (d *Driver) tell(e nvml.Event) {
+	d.report(Told{Event: e})
 	for s := range d.streams {
 		if len(s.queue) == streamLength {
 			d.breakStream(s, errors.New("listener fell behind"))
@@ -106,6 +107,16 @@ func (d *Driver) load() {
 	for _, g := range d.gpus {
 		g.reload(now)
 	}
+	d.reportAll(func(e nvml.Event) Told { return Told{Event: e, Bound: true} })
+}
+
+// reportAll reports something of each GPU that is there.
+func (d *Driver) reportAll(told func(nvml.Event) Told) {
+	for _, g := range d.gpus {
+		if !g.missing {
+			d.report(told(nvml.Event{PCI: g.PCI, UUID: g.UUID, Time: time.Now()}))
+		}
+	}
 }
 
 func (d *Driver) unload() {
@@ -113,7 +124,9 @@ func (d *Driver) unload() {
 	for s := range d.streams {
 		d.breakStream(s, fmt.Errorf("driver was unloaded: %w", nvml.ErrNoDriver))
 	}
+	d.hang.set(time.Time{}, false)
 	for _, g := range d.gpus {
-		g.hang(time.Time{})
+		g.hang.set(time.Time{}, false)
 	}
+	d.reportAll(func(e nvml.Event) Told { return Told{Event: e, Unbound: true} })
 }

@@ -101,8 +101,6 @@ static nvmlReturn_t next(struct nvmlEventSet_st *set, unsigned int ms, bool may_
 		uint32_t head = LOAD(page->head);
 		struct event event;
 
-		if (stale(set->load))
-			return NVML_ERROR_UNINITIALIZED;
 		wait_while_driver_hangs();
 		while (take(&set->cursor, head, &event, &set->overflow)) {
 			bool bit = set->types[event.gpu] & event.type;
@@ -115,6 +113,8 @@ static nvmlReturn_t next(struct nvmlEventSet_st *set, unsigned int ms, bool may_
 			*operational = !bit;
 			return NVML_SUCCESS;
 		}
+		if (stale(set->load))
+			return NVML_ERROR_UNINITIALIZED;
 		if (any_lost(set))
 			return NVML_ERROR_GPU_IS_LOST;
 		if (!sleep_until(deadline, head))

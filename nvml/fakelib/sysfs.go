@@ -1,0 +1,128 @@
+package fakelib
+
+import (
+	"fmt"
+	"maps"
+	"os"
+	"path/filepath"
+	"strconv"
+
+	"gpuvet.dev/nvml/fake"
+)
+
+// sysfs is a folder like /sys, as far as it tells of the driver and its GPUs.
+type sysfs struct {
+	root    string
+	retired string // folders whose inodes are not to be used again
+
+	made   bool
+	load   int // whose module folder is there; 0: none is
+	plain  map[string]bool
+	loaded bool
+}
+
+// show does nothing as long as neither the driver nor its GPUs change.
+func (f *sysfs) show(s fake.State) error {
+	there := map[string]bool{}
+	for i := range s.GPUs {
+		if !s.GPUs[i].Missing {
+			there[s.GPUs[i].PCI] = true
+		}
+	}
+	load := 0
+	if s.Loaded {
+		load = s.Load
+	}
+	if f.made && load == f.load && maps.Equal(there, f.plain) {
+		return nil
+	}
+	if err := f.unload(load); err != nil {
+		return err
+	}
+	for i := range s.GPUs {
+		if err := f.device(&s.GPUs[i]); err != nil {
+			return err
+		}
+	}
+	if err := f.drivers(s); err != nil {
+		return err
+	}
+	if load != 0 && load != f.load {
+		if err := write(f.module(), map[string]string{"version": s.Driver.Version, "refcnt": "1"}); err != nil {
+			return err
+		}
+	}
+	f.made, f.load, f.plain = true, load, there
+	return nil
+}
+
+func (f *sysfs) module() string { return filepath.Join(f.root, "module", "nvidia") }
+
+// unload takes the driver that is there away, unless it is the one to come. Its
+// folder is kept elsewhere: a folder that is removed gives its inode number to
+// the next.
+func (f *sysfs) unload(next int) error {
+	if err := os.MkdirAll(filepath.Join(f.root, "module"), 0o755); err != nil {
+		return err
+	}
+	if f.load == 0 || f.load == next {
+		return nil
+	}
+	if err := os.MkdirAll(f.retired, 0o755); err != nil {
+		return err
+	}
+	return os.Rename(f.module(), filepath.Join(f.retired, strconv.Itoa(f.load)))
+}
+
+// device is a GPU as the PCI bus has it, with or without a driver.
+func (f *sysfs) device(g *fake.GPUState) error {
+	folder := filepath.Join(f.root, "bus", "pci", "devices", g.PCI)
+	if g.Missing {
+		return os.RemoveAll(folder)
+	}
+	return write(folder, map[string]string{
+		"class":  "0x030200",
+		"vendor": fmt.Sprintf("%#04x", g.Model.PCIDevice&0xffff),
+		"device": fmt.Sprintf("%#04x", g.Model.PCIDevice>>16),
+	})
+}
+
+// drivers is the driver with a link to each of its GPUs.
+func (f *sysfs) drivers(s fake.State) error {
+	folder := filepath.Join(f.root, "bus", "pci", "drivers", "nvidia")
+	if !s.Loaded {
+		return os.RemoveAll(folder)
+	}
+	if err := os.MkdirAll(folder, 0o755); err != nil {
+		return err
+	}
+	for i := range s.GPUs {
+		link := filepath.Join(folder, s.GPUs[i].PCI)
+		_, err := os.Lstat(link)
+		switch {
+		case s.GPUs[i].Missing && err == nil:
+			err = os.Remove(link)
+		case !s.GPUs[i].Missing && os.IsNotExist(err):
+			err = os.Symlink(filepath.Join("..", "..", "devices", s.GPUs[i].PCI), link)
+		case os.IsNotExist(err):
+			err = nil
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// write makes a folder with small files, each a line.
+func write(folder string, files map[string]string) error {
+	if err := os.MkdirAll(folder, 0o755); err != nil {
+		return err
+	}
+	for name, content := range files {
+		if err := os.WriteFile(filepath.Join(folder, name), []byte(content+"\n"), 0o644); err != nil {
+			return err
+		}
+	}
+	return nil
+}
