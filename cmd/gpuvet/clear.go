@@ -1,9 +1,7 @@
 package main
 
 import (
-	"encoding/json"
 	"fmt"
-	"net/http"
 	"os/user"
 	"slices"
 	"strings"
@@ -37,16 +35,8 @@ the trail with its author.`,
 			if len(args) == 2 {
 				request.Reason = args[1]
 			}
-			body, err := json.Marshal(request)
+			done, err := command[exporter.ClearAnswer](cmd.Context(), socket, "/api/v1/clear", request)
 			if err != nil {
-				return err
-			}
-			answer, err := ask(cmd.Context(), socket, http.MethodPost, "/api/v1/clear", body)
-			if err != nil {
-				return err
-			}
-			var done exporter.ClearAnswer
-			if err := decode(answer, &done); err != nil {
 				return err
 			}
 			name := done.PCI

@@ -270,7 +270,7 @@ func (d *daemon) export(policy *detector.Policy) {
 	d.exporter = exporter.New(exporter.Sources{
 		Version: buildVersion(), Policy: policy, Snapshot: d.detector.Snapshot, Sample: d.sampler.Latest,
 		KernelLog: d.kernel, Kept: d.detector.Kept, Outputs: outputs, AcceptsUserLines: d.o.acceptUserLines,
-		Freshness: nvml.DefaultFreshness, Alive: d.detector.Alive,
+		Freshness: nvml.DefaultFreshness, Alive: d.detector.Alive, NVML: d.gpus.valve.Closed,
 	})
 }
 
@@ -291,11 +291,13 @@ func (d *daemon) run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return d.readKernelLog(ctx) })
 	g.Go(func() error { return d.watchGPUs(ctx) })
+	g.Go(func() error {
+		return detector.DriverPauses(ctx, d.detector.Watch(ctx), d.gpus.valve, d.sampler.Refresh, d.log.Named("nvml"))
+	})
 	g.Go(func() error { return d.exporter.Serve(ctx, d.web, d.o.webConfig, d.log.Named("http")) })
 	g.Go(func() error { return d.serveLocal(ctx) })
 	g.Go(func() error { return notify(ctx, d.detector, d.log) })
 	g.Go(func() error { return d.gpus.play(ctx) })
-	d.gpus.valve.Open()
 	if d.output != nil {
 		g.Go(func() error { return d.output.Run(ctx, d.detector.Watch(ctx)) })
 	}

@@ -91,6 +91,21 @@ func ask(ctx context.Context, socket, method, path string, body []byte) ([]byte,
 	return answer, nil
 }
 
+// command has the daemon do something, and gives what came of it.
+func command[A any](ctx context.Context, socket, path string, request any) (A, error) {
+	var done A
+	body, err := json.Marshal(request)
+	if err != nil {
+		return done, fmt.Errorf("write the request: %w", err)
+	}
+	answer, err := ask(ctx, socket, http.MethodPost, path, body)
+	if err != nil {
+		return done, err
+	}
+	err = decode(answer, &done)
+	return done, err
+}
+
 // decode reads an answer of the daemon.
 func decode(answer []byte, into any) error {
 	if err := json.Unmarshal(answer, into); err != nil {

@@ -68,7 +68,8 @@ that are not.
   gpuvet status                 what it thinks of the GPUs of this node
   gpuvet xid 79                 what an Xid means and what gpuvet does about it
   gpuvet parse /var/log/syslog  the GPU events in a saved kernel log
-  gpuvet replay dmesg.txt       what the daemon would have decided`,
+  gpuvet replay dmesg.txt       what the daemon would have decided
+  gpuvet pause --for 10m        let go of the driver, so that a GPU can be reset`,
 		Version:           buildVersion(),
 		SilenceUsage:      true,
 		SilenceErrors:     true,
@@ -84,7 +85,7 @@ that are not.
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return badInput("%w; see %s --help", err, cmd.CommandPath())
 	})
-	root.AddCommand(runCommand(), statusCommand(), clearCommand(), xidCommand(), parseCommand(), replayCommand(), versionCommand())
+	root.AddCommand(runCommand(), statusCommand(), clearCommand(), pauseCommand(), resumeCommand(), xidCommand(), parseCommand(), replayCommand(), versionCommand())
 	return root
 }
 

@@ -98,6 +98,14 @@ func xids(counts []detector.XidCount) string {
 	return orDash(strings.Join(words, " "))
 }
 
+// closing says whether a pause has let go of the driver.
+func closing(r *exporter.NVMLReport) string {
+	if r == nil || r.Closed {
+		return "NVML is closed"
+	}
+	return "NVML is not closed yet: " + holder(*r)
+}
+
 // notes says what is not as it should be.
 func notes(r *exporter.Report) []string {
 	var all []string
@@ -106,10 +114,16 @@ func notes(r *exporter.Report) []string {
 	switch {
 	case !s.Ready():
 		note("starting: the GPUs were not looked for yet")
-	case s.Driver.Missing != "":
+	case s.Driver.Missing != "" && s.Pause == nil:
 		note("driver: %s", s.Driver.Missing)
-	case len(s.GPUs) == 0:
+	case len(s.GPUs) == 0 && s.Pause == nil:
 		note("no GPUs on this node")
+	}
+	if s.Pause != nil {
+		note("%s; %s", s.Pause, closing(r.NVML))
+	}
+	if refused := s.Requests.Refused; refused != "" {
+		note("not paused: %s", refused)
 	}
 	for _, c := range s.Node {
 		note("node: %s (%s), %s", c.Reason, c.Cause, c.Action)
