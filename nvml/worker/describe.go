@@ -91,7 +91,11 @@ func (b *batch) instance(device binding.Device, memory uint64) (d nvml.Instance,
 	if d.ComputeInstance, ok = asks(b, "nvmlDeviceGetComputeInstanceId", device.GetComputeInstanceId); !ok {
 		return d, false
 	}
-	attributes, known := asks(b, "nvmlDeviceGetAttributes_v2", device.GetAttributes)
+	call := "nvmlDeviceGetAttributes_v2"
+	if !b.lib.has(call) {
+		call = "nvmlDeviceGetAttributes" // of R450; the binding takes what is there
+	}
+	attributes, known := asks(b, call, device.GetAttributes)
 	d.MemoryBytes = attributes.MemorySizeMB << 20
 	// The name of a MIG device ends in its profile: "NVIDIA H100 80GB HBM3 MIG 1g.10gb".
 	if _, of, ok := strings.Cut(b.text("nvmlDeviceGetName", device.GetName), " MIG "); ok {

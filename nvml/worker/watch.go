@@ -80,26 +80,26 @@ func (s *session) makeSet() error {
 // heartbeat leaves a second for the way.
 const heartbeat = (wire.Heartbeat - 1) * time.Second
 
-// events tells events until the stream breaks.
+// events tells events until the stream breaks. It says that there is none at
+// once, so that a listener knows when it listens, and from time to time. That is
+// only said when it is true: then all that happened before was told.
 func (s *session) events(tell func(*nvml.Event) error) error {
 	if err := s.makeSet(); err != nil {
 		return err
 	}
-	for {
-		if err := tell(nil); err != nil {
+	for next := time.Now(); ; {
+		event, err := s.wait(time.Until(next))
+		if err != nil {
 			return err
 		}
-		for next := time.Now().Add(heartbeat); time.Now().Before(next); {
-			event, err := s.wait(time.Until(next))
-			if err != nil {
-				return err
-			}
-			if event == nil {
-				continue
-			}
-			if err := tell(event); err != nil {
-				return err
-			}
+		if event == nil && time.Now().Before(next) {
+			continue
+		}
+		if event == nil {
+			next = time.Now().Add(heartbeat)
+		}
+		if err := tell(event); err != nil {
+			return err
 		}
 	}
 }
@@ -107,7 +107,7 @@ func (s *session) events(tell func(*nvml.Event) error) error {
 // wait waits for one event, for some time at most; nil if none came.
 func (s *session) wait(most time.Duration) (*nvml.Event, error) {
 	began := time.Now()
-	data, code := s.watched.set.Wait(uint32(most.Milliseconds()) + 1)
+	data, code := s.watched.set.Wait(uint32(max(0, most.Milliseconds())) + 1)
 	switch code {
 	case binding.SUCCESS:
 		return s.event(data), nil
@@ -130,6 +130,11 @@ func (s *session) event(data binding.EventData) *nvml.Event {
 		return nil
 	}
 	of, ok := s.watched.gpus[data.Device]
+	if !ok && s.lib.has("nvmlDeviceGetPciInfo_v3") {
+		if info, code := data.Device.GetPciInfo(); code == binding.SUCCESS {
+			of.pci, ok = address(info), true
+		}
+	}
 	if !ok {
 		return nil
 	}
