@@ -389,6 +389,7 @@ func TestReplayOfATrailAgreesWithTheLiveRun(t *testing.T) {
 		time.Sleep(2 * time.Minute)
 		d.Emit(Event{Source: SourceState, Kind: KindResponsive, GPU: Device{PCI: gpuA}})
 		d.Emit(Event{ID: "boot-1/kmsg/9", Source: SourceKernelLog, Kind: KindXid, GPU: Device{PCI: gpuA}, Xid: &Report{Code: 13}})
+		d.Emit(Event{Source: SourceHand, Kind: KindPaused, Fields: map[string]string{"for": "20m", "by": ByHand}})
 		time.Sleep(time.Hour)
 		d.Emit(Event{Source: SourceState, Kind: KindFresh, GPU: Device{PCI: gpuA}})
 		synctest.Wait()
@@ -412,7 +413,7 @@ func TestReplayOfATrailAgreesWithTheLiveRun(t *testing.T) {
 			}
 			again = append(again, tr)
 		}
-		if diff := cmp.Diff(live, again); diff != "" || len(live) != 5 {
+		if diff := cmp.Diff(live, again); diff != "" || len(live) != 9 {
 			t.Errorf("%d transitions (-live +replayed):\n%s", len(live), diff)
 		}
 	})
