@@ -26,9 +26,15 @@ image: build ## pack the image that deploy/daemonset.yaml names, out/gpuvet-imag
 	  -label org.opencontainers.image.version=$(VERSION) -label org.opencontainers.image.revision=$$(git rev-parse HEAD) \
 	  -label 'org.opencontainers.image.licenses=Apache-2.0 AND LGPL-2.1-or-later'
 
-run: daemon ## watch eight fake GPUs, one of which is lost; no GPU, root or cluster needed
-	bin/gpuvet run --standalone --fake-nvml testdata/scenarios/8xh100-lost.yaml \
+run: $(if $(NVML),fakelib build,daemon) ## watch eight fake GPUs, one of which is lost; NVML=fakelib: through the real bindings
+	bin/gpuvet run --standalone --fake-nvml testdata/scenarios/8xh100-lost.yaml $(if $(NVML),--nvml-library out/fakelib/libnvidia-ml.so.1) \
 	  --listen 127.0.0.1:9410 --state-dir out/run --log-format text
+
+fakelib: ## build a libnvidia-ml.so.1 that plays scenarios, out/fakelib; takes gcc
+	go run ./nvml/fakelib/build -o out/fakelib/libnvidia-ml.so.1
+
+gpu-check: ## hold the real driver to the contract; skipped with the reason where there is no GPU
+	go test -count=1 -v -run 'GPU' ./nvml/worker
 
 test: ## unit tests with the race detector
 	go test -race ./...
@@ -63,4 +69,4 @@ fmt: ## format the code
 golden: ## rewrite the expected outputs; review the diff
 	@grep -rlE 'flag\.Bool\("update"' $(TESTS) . | xargs -r -n1 dirname | sort -u | xargs -r -I{} go test {} -update
 
-.PHONY: help build daemon image run test e2e e2e-build bench measure fuzz lint fmt golden
+.PHONY: help build daemon image run fakelib gpu-check test e2e e2e-build bench measure fuzz lint fmt golden

@@ -22,6 +22,7 @@ import (
 	"gpuvet.dev/internal/state"
 	"gpuvet.dev/internal/trail"
 	"gpuvet.dev/nvml"
+	"gpuvet.dev/nvml/fake"
 )
 
 // daemon is the parts of `gpuvet run`, wired and not yet started.
@@ -49,20 +50,20 @@ type daemon struct {
 
 // newDaemon opens what the daemon needs. If that fails nothing is left open.
 func newDaemon(
-	o runOptions, conf config, cluster *node.Cluster, gpus *gpus, log *zap.Logger,
+	o runOptions, conf config, cluster *node.Cluster, script *fake.Driver, log *zap.Logger,
 ) (*daemon, error) {
-	d := &daemon{o: o, log: log, gpus: gpus, kernel: detector.NewKernelLog(), unread: make(chan struct{})}
+	d := &daemon{o: o, log: log, kernel: detector.NewKernelLog(), unread: make(chan struct{})}
 	if d.kernel.AcceptUser = o.acceptUserLines; o.acceptUserLines {
-		d.kernel.Has = gpus.scripted.Has
+		d.kernel.Has = script.Has
 	}
-	if err := d.open(conf, cluster); err != nil {
+	if err := d.open(conf, cluster, script); err != nil {
 		d.close()
 		return nil, err
 	}
 	return d, nil
 }
 
-func (d *daemon) open(conf config, cluster *node.Cluster) error {
+func (d *daemon) open(conf config, cluster *node.Cluster, script *fake.Driver) error {
 	var err error
 	if d.boot, err = kmsg.BootID(); err != nil {
 		return err
@@ -76,6 +77,10 @@ func (d *daemon) open(conf config, cluster *node.Cluster) error {
 		return fmt.Errorf("--state-dir: %w", err)
 	}
 	d.closers = append(d.closers, dir.Close)
+	if d.gpus, err = openGPUs(d.o, script, d.log.Named("nvml")); err != nil {
+		return err
+	}
+	d.closers = append(d.closers, d.gpus.close)
 	saved, err := d.restore(dir)
 	if err != nil {
 		return err

@@ -15,6 +15,7 @@ import (
 	"gpuvet.dev/nvml/client"
 	"gpuvet.dev/nvml/driverroot"
 	"gpuvet.dev/nvml/fake"
+	"gpuvet.dev/nvml/fakelib"
 )
 
 // gpus is the way to the node's GPUs. The flags choose it:
@@ -24,32 +25,55 @@ import (
 //	--fake-nvml F --nvml-library L   worker processes ask L, which plays the script
 type gpus struct {
 	valve    *nvml.Valve
-	scripted *fake.Driver   // nil: the GPUs are real
-	workers  *client.Client // nil: none are needed
+	scripted *fake.Driver     // nil: the GPUs are real
+	workers  *client.Client   // nil: none are needed
+	machine  *fakelib.Machine // nil: no library plays the script
 }
 
-// openGPUs asks the driver nothing: it may come later.
-func openGPUs(o runOptions, log *zap.Logger) (*gpus, error) {
-	g := &gpus{}
-	if o.fakeNVML != "" {
-		script, err := fake.Load(o.fakeNVML)
-		if err != nil {
-			return nil, badInput("--fake-nvml: %w", err)
-		}
-		g.scripted = fake.New(script)
-		if o.nvmlLibrary == "" {
-			g.valve = nvml.NewValve(g.scripted, nil)
-			return g, nil
-		}
+// loadScript reads the script that the GPUs play; nil: they are real.
+func loadScript(o runOptions) (*fake.Driver, error) {
+	if o.fakeNVML == "" {
+		return nil, nil
+	}
+	script, err := fake.Load(o.fakeNVML)
+	if err != nil {
+		return nil, badInput("--fake-nvml: %w", err)
+	}
+	return fake.New(script), nil
+}
+
+// openGPUs asks the driver nothing: it may come later. The state folder must be
+// locked, for a library of a script has its page in it.
+func openGPUs(o runOptions, script *fake.Driver, log *zap.Logger) (*gpus, error) {
+	g := &gpus{scripted: script}
+	if script != nil && o.nvmlLibrary == "" {
+		g.valve = nvml.NewValve(script, nil)
+		return g, nil
 	}
 	worker, err := workerPath()
 	if err != nil {
 		return nil, err
 	}
-	options := client.Options{Worker: worker, Library: o.findLibrary(log.Named("nvml")), Log: log.Named("nvml")}
+	options := client.Options{Worker: worker, Library: o.findLibrary(log), Log: log}
+	if script != nil {
+		if g.machine, err = openMachine(filepath.Join(o.stateDir, "script"), script); err != nil {
+			return nil, err
+		}
+		options.Env, options.Sysfs = g.machine.Env(), g.machine.Sysfs()
+	}
 	g.workers = client.New(options)
 	g.valve = nvml.NewValve(g.workers, g.workers.Release)
 	return g, nil
+}
+
+func openMachine(dir string, script *fake.Driver) (*fakelib.Machine, error) {
+	if err := os.RemoveAll(dir); err != nil {
+		return nil, fmt.Errorf("clear what an earlier script left: %w", err)
+	}
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		return nil, fmt.Errorf("make folder for the script: %w", err)
+	}
+	return fakelib.New(dir, script)
 }
 
 // workerPath is the file beside this program; both are of one release.
@@ -90,12 +114,19 @@ func (g *gpus) play(ctx context.Context) error {
 	if g.scripted != nil {
 		plays.Go(func() error { return g.scripted.Run(ctx) })
 	}
+	if g.machine != nil {
+		plays.Go(func() error { return g.machine.Run(ctx) })
+	}
 	return plays.Wait()
 }
 
 // close ends the worker processes, and leaves behind those that cannot end.
-func (g *gpus) close() {
+func (g *gpus) close() error {
 	if g.workers != nil {
 		g.workers.Close()
 	}
+	if g.machine != nil {
+		return g.machine.Close()
+	}
+	return nil
 }

@@ -94,22 +94,21 @@ func run(ctx context.Context, o runOptions, errs io.Writer) error {
 			return err
 		}
 	}
+	script, err := loadScript(o)
+	if err != nil {
+		return err
+	}
 	cluster, err := o.cluster()
 	if err != nil {
 		return err
 	}
 	log := newLogger(errs, o.logFormat)
 	defer func() { _ = log.Sync() }()
-	gpus, err := openGPUs(o, log)
-	if err != nil {
-		return err
-	}
-	defer gpus.close()
 	if cluster != nil {
 		bridge(log)
 	}
 
-	d, err := newDaemon(o, conf, cluster, gpus, log)
+	d, err := newDaemon(o, conf, cluster, script, log)
 	if err != nil {
 		return err
 	}
