@@ -85,15 +85,16 @@ func workerPath() (string, error) {
 	return filepath.Join(filepath.Dir(self), "gpuvet-nvml"), nil
 }
 
+// hostRoot is where the node's root is seen; the DaemonSet names its mount.
+func hostRoot() string { return cmp.Or(os.Getenv("HOST_ROOT"), "/") }
+
 // findLibrary looks for the driver's library each time it is called, and tells
 // when it finds another one.
 func (o *runOptions) findLibrary(log *zap.Logger) func() (string, error) {
 	var mu sync.Mutex
 	var told string
 	return func() (string, error) {
-		found, err := driverroot.Find(driverroot.Options{
-			Host: cmp.Or(os.Getenv("HOST_ROOT"), "/"), Root: o.driverRoot, Library: o.nvmlLibrary,
-		})
+		found, err := driverroot.Find(driverroot.Options{Host: hostRoot(), Root: o.driverRoot, Library: o.nvmlLibrary})
 		if err != nil {
 			return "", err
 		}

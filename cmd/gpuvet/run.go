@@ -57,6 +57,11 @@ To try it without a GPU:
 			if o.fakeNVML != "" && !cmd.Flags().Changed("state-dir") {
 				o.stateDir += "-fake" // what was played must not be taken for what was
 			}
+			for _, path := range []*string{&o.nvmlLibrary, &o.driverRoot} {
+				if err := absolute(path); err != nil {
+					return err
+				}
+			}
 			return run(cmd.Context(), o, cmd.ErrOrStderr())
 		},
 	}
@@ -144,6 +149,16 @@ func (o *runOptions) check() error {
 		return badInput("--standalone and --kubeconfig %s: expected one of them", o.kubeconfig)
 	}
 	return checkWebConfig(o.webConfig)
+}
+
+// absolute has a path that was given count from the working folder.
+func absolute(path *string) error {
+	if *path == "" {
+		return nil
+	}
+	var err error
+	*path, err = filepath.Abs(*path)
+	return err
 }
 
 func checkAddress(address string) error {
