@@ -35,6 +35,9 @@ func (p *page) daemon(snapshot *detector.Snapshot, sample *nvml.Sample) {
 	if s.Sample != nil {
 		p.called(sample.InventoryCalls, "", "", "inventory")
 	}
+	if s.Workers != nil {
+		p.workers(s.Workers())
+	}
 	for _, o := range s.Outputs {
 		p.output(o.Name, o.Progress())
 	}
@@ -50,6 +53,14 @@ func (p *page) counters(c detector.Counters) {
 	}
 	p.put(logGaps, float64(c.Gaps))
 	p.put(logLost, float64(c.Lost))
+}
+
+func (p *page) workers(w Workers) {
+	p.put(workerStarts, float64(w.Started))
+	p.put(workerDeaths, float64(w.Died))
+	p.put(workerKills, float64(w.Killed))
+	p.put(workersStuck, float64(w.Stuck))
+	p.flag(driverEventsUp, w.Events)
 }
 
 func (p *page) output(name string, progress Progress) {

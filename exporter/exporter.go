@@ -47,6 +47,8 @@ type Sources struct {
 	// NVML tells whether NVML is closed while there is a pause, and what was found
 	// to hold the driver if it is not; nil: nothing ever does.
 	NVML func() (closed bool, held error)
+	// Workers tells of the processes that ask NVML; nil: there are none.
+	Workers func() Workers
 	// Alive fails when the daemon should be started again.
 	Alive func() error
 }
@@ -56,6 +58,15 @@ type KernelLog interface {
 	Records() uint64 // read since the start
 	Spoofed() uint64 // of those, that only looked like the driver's
 	Reading() bool
+}
+
+// Workers are the processes that ask NVML, since the daemon was started.
+type Workers struct {
+	Started uint64
+	Died    uint64 // though nobody wanted it
+	Killed  uint64
+	Stuck   int  // at present: their call about a GPU is out past its deadline
+	Events  bool // whether the driver's events are listened to
 }
 
 // Output is a part of the daemon that brings snapshots to somebody.

@@ -48,6 +48,11 @@ const (
 	acceptingUserLines
 	snapshotSequence
 	snapshotTime
+	workerStarts
+	workerDeaths
+	workerKills
+	workersStuck
+	driverEventsUp
 	outputUp
 	outputSequence
 	outputTime
@@ -240,6 +245,26 @@ var table = [families]row{
 	snapshotTime: {
 		name: "gpuvet_snapshot_timestamp_seconds",
 		help: "Time of the newest event in the newest snapshot.",
+	},
+	workerStarts: {
+		name: "gpuvet_nvml_worker_starts_total", counter: true, ours: true,
+		help: "Processes that were started to ask NVML.",
+	},
+	workerDeaths: {
+		name: "gpuvet_nvml_worker_deaths_total", counter: true, ours: true,
+		help: "Processes that ask NVML and ended though nobody wanted it: they crashed, or said what nobody understands.",
+	},
+	workerKills: {
+		name: "gpuvet_nvml_worker_kills_total", counter: true, ours: true,
+		help: "Processes that ask NVML and had to be killed, because a call of theirs never came back.",
+	},
+	workersStuck: {
+		name: "gpuvet_nvml_workers_stuck",
+		help: "Processes whose call to the driver is out past its deadline.",
+	},
+	driverEventsUp: {
+		name: "gpuvet_nvml_events_up",
+		help: "Whether the driver's events are listened to; the kernel log tells most of them too.",
 	},
 	outputUp: {
 		name: "gpuvet_output_up", labels: []string{"output"},

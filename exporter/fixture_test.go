@@ -57,6 +57,7 @@ func healthyNode(n int) *node {
 		Snapshot:  func() *detector.Snapshot { return node.snapshot },
 		Sample:    func() *nvml.Sample { return node.sample },
 		KernelLog: kernelLog{records: 1000, spoofed: 1, reading: true},
+		Workers:   func() Workers { return Workers{Started: 3, Died: 1, Killed: 1, Stuck: 1, Events: true} },
 		Kept:      func() detector.Kept { return detector.Kept{Saved: now.Add(-time.Second)} },
 		Outputs: []Output{{Name: "node", Progress: func() Progress {
 			return Progress{Seq: 41, At: now.Add(-2 * time.Second)}

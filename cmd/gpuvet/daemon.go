@@ -275,7 +275,7 @@ func (d *daemon) export(policy *detector.Policy) {
 	d.exporter = exporter.New(exporter.Sources{
 		Version: buildVersion(), Policy: policy, Snapshot: d.detector.Snapshot, Sample: d.sampler.Latest,
 		KernelLog: d.kernel, Kept: d.detector.Kept, Outputs: outputs, AcceptsUserLines: d.o.acceptUserLines,
-		Freshness: nvml.DefaultFreshness, Alive: d.detector.Alive, NVML: d.gpus.valve.Closed,
+		Freshness: nvml.DefaultFreshness, Alive: d.detector.Alive, NVML: d.gpus.valve.Closed, Workers: d.gpus.told(),
 	})
 }
 

@@ -11,6 +11,7 @@ import (
 	"go.uber.org/zap"
 	"golang.org/x/sync/errgroup"
 
+	"gpuvet.dev/exporter"
 	"gpuvet.dev/nvml"
 	"gpuvet.dev/nvml/client"
 	"gpuvet.dev/nvml/driverroot"
@@ -119,6 +120,17 @@ func (g *gpus) play(ctx context.Context) error {
 		plays.Go(func() error { return g.machine.Run(ctx) })
 	}
 	return plays.Wait()
+}
+
+// told is what the exporter shows of the worker processes; nil: there are none.
+func (g *gpus) told() func() exporter.Workers {
+	if g.workers == nil {
+		return nil
+	}
+	return func() exporter.Workers {
+		s := g.workers.Stats()
+		return exporter.Workers{Started: s.Started, Died: s.Died, Killed: s.Killed, Stuck: len(s.Stuck), Events: s.Events}
+	}
 }
 
 // close ends the worker processes, and leaves behind those that cannot end.
