@@ -2,8 +2,8 @@ package fake
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
-	"slices"
 	"time"
 
 	"gpuvet.dev/nvml"
@@ -67,8 +67,19 @@ func (e Event) do(d *Driver, gpu int) {
 
 func (m MIG) do(d *Driver, gpu int) {
 	g := d.gpus[gpu]
-	g.MIG, g.Instances = nvml.Some(m.Enabled), slices.Clone(m.Instances)
+	instances, err := m.cut(g)
+	if err != nil {
+		return // it was tried before
+	}
+	g.MIG, g.Instances = nvml.Some(m.Enabled), instances
 	Event{Type: nvml.EventMIGConfiguration}.do(d, gpu)
+}
+
+func (m MIG) cut(g *gpu) ([]nvml.Instance, error) {
+	if !g.MIG.OK {
+		return nil, errors.New("it has no MIG")
+	}
+	return GPU{GPU: g.GPU, Model: g.model}.Cut(m.Profiles...)
 }
 
 func (s Set) do(d *Driver, gpu int) { d.gpus[gpu].set(Values(s), time.Now(), 0) }

@@ -68,16 +68,31 @@ var (
 )
 
 func decodeDriver(n node) DriverInfo {
-	n.keys("version", "cuda", "absent")
-	info := DriverInfo{Version: defaultDriver, CUDA: defaultCUDA, Absent: n.at("absent").boolean()}
+	n.keys("version", "cuda", "absent", "library", "absence", "latency", "excluded")
+	info := DriverInfo{
+		Version: defaultDriver, CUDA: defaultCUDA, Absent: n.at("absent").boolean(),
+		Library:   driverVersion(n.at("library")),
+		Sentinels: n.at("absence").word("not-supported", "sentinel") == "sentinel",
+	}
 	if v := n.at("version"); v.filled {
-		info.Version = v.matching(driverForm, `a version such as "570.195.03"`)
+		info.Version = driverVersion(v)
 	}
 	if v := n.at("cuda"); v.filled {
-		info.CUDA = v.matching(cudaForm, `a version such as "12.8"`)
+		info.CUDA = cudaVersion(v)
+	}
+	if v := n.at("latency"); v.filled {
+		info.Latency = decodeLatency(v)
+	}
+	for _, item := range n.at("excluded").list() {
+		item.keys("pci", "uuid")
+		info.Excluded = append(info.Excluded, Excluded{PCI: address(item.at("pci").required(addressWanted)), UUID: gpuUUID(item.at("uuid"))})
 	}
 	return info
 }
+
+func driverVersion(n node) string { return n.matching(driverForm, `a version such as "570.195.03"`) }
+
+func cudaVersion(n node) string { return n.matching(cudaForm, `a version such as "12.8"`) }
 
 // decodeGPUs gives the GPUs with the values that they start with: those of the
 // profile, then those for all, then their own.
@@ -86,13 +101,13 @@ func decodeGPUs(n, start node) []GPU {
 	if n.isList() {
 		gpus = decodeListedGPUs(n, start)
 	} else if n.required("count and profile, or a list").filled {
-		n.keys("count", "profile")
+		n.keys("count", "profile", "mig")
 		count := n.at("count").required("how many").integer(0, maxGPUs)
 		name, profile := decodeProfile(n.at("profile").required(list(Profiles())))
 		for i := range count {
 			g := profile.gpu(name, i)
 			maps.Copy(g.Start, decodeStart(start, g))
-			gpus = append(gpus, g)
+			gpus = append(gpus, cut(n.at("mig"), g))
 		}
 	}
 	for key, own := range start.at("gpu").entries() {
@@ -120,16 +135,13 @@ func decodeListedGPUs(n, start node) []GPU {
 	var gpus []GPU
 	for i, item := range items {
 		item.keys("profile", "uuid", "pci", "name", "memory", "start", "mig")
-		if mig := item.at("mig"); mig.filled {
-			mig.fail("MIG is not scripted yet, leave it out")
-		}
 		name, profile := decodeProfile(item.at("profile").required(list(Profiles())))
 		g := profile.gpu(name, i)
 		if uuid := item.at("uuid"); uuid.filled {
-			g.UUID = uuid.matching(uuidForm, "a UUID such as GPU-01234567-89ab-cdef-0123-456789abcdef")
+			g.UUID = gpuUUID(uuid)
 		}
 		if pci := item.at("pci"); pci.filled {
-			g.PCI = pci.matching(addressForm, "a lower-case address such as 0000:3b:00.0")
+			g.PCI = address(pci)
 		}
 		if name := item.at("name"); name.filled {
 			g.Name = name.text()
@@ -144,9 +156,54 @@ func decodeListedGPUs(n, start node) []GPU {
 		if i > 0 && g.PCI <= gpus[i-1].PCI {
 			n.faults.add(fmt.Sprintf("%s.pci: %s: expected an address after %s", item.path, g.PCI, gpus[i-1].PCI))
 		}
-		gpus = append(gpus, g)
+		gpus = append(gpus, cut(item.at("mig"), g))
 	}
 	return gpus
+}
+
+const addressWanted = "a lower-case address such as 0000:3b:00.0"
+
+func address(n node) string { return n.matching(addressForm, addressWanted) }
+
+func gpuUUID(n node) string {
+	return n.matching(uuidForm, "a UUID such as GPU-01234567-89ab-cdef-0123-456789abcdef")
+}
+
+// cut gives the GPU with the MIG devices that it starts with.
+func cut(n node, g GPU) GPU {
+	if !n.filled {
+		return g
+	}
+	mig := decodeMIG(n, g)
+	if instances, err := g.Cut(mig.Profiles...); err == nil {
+		g.MIG, g.Instances = nvml.Some(mig.Enabled), instances
+	}
+	return g
+}
+
+func decodeMIG(n node, g GPU) MIG {
+	switch {
+	case !g.MIG.OK:
+		n.fail("expected no mig: " + g.Name + " has none")
+		return MIG{}
+	case !n.isList():
+		n.word("disabled")
+		return MIG{}
+	}
+	mig := MIG{Enabled: true}
+	sound := true
+	for _, item := range n.list() {
+		name := item.text()
+		if _, _, err := g.profile(name); err != nil {
+			item.fail(err.Error())
+			sound = false
+		}
+		mig.Profiles = append(mig.Profiles, name)
+	}
+	if _, err := g.Cut(mig.Profiles...); sound && err != nil {
+		n.fail(err.Error())
+	}
+	return mig
 }
 
 // decodeProfile gives some profile even where it notes a fault, so that faults

@@ -1,13 +1,3 @@
-// Package fake is a scripted NVIDIA driver: an [nvml.Driver] whose GPUs do what
-// a [Scenario] says, at the times that it says. It serves `gpuvet run
-// --fake-nvml` and the tests of every package that watches GPUs.
-//
-// The driver tells what happens the way the real one does: errors appear in
-// the kernel log ([Driver.KernelLines]) and in the event stream, a lost GPU
-// answers [nvml.ErrLost], a hung one does not answer at all. Readings are a
-// function of the script and the time alone, with a small deterministic swing
-// in power and utilisation. Time is that of package time, so all of it runs
-// under testing/synctest.
 package fake
 
 import (
@@ -125,12 +115,22 @@ func (d *Driver) Apply(s Step) error {
 	case ofNode(s.Do):
 		s.Do.do(d, 0)
 	case s.All:
-		d.doAll(s.Do)
+		return d.doAll(s.Do)
 	case s.GPU < 0 || s.GPU >= len(d.gpus):
 		return fmt.Errorf("step %T of GPU %d: no such GPU", s.Do, s.GPU)
 	default:
-		s.Do.do(d, s.GPU)
+		return d.do(s.Do, s.GPU)
 	}
+	return nil
+}
+
+func (d *Driver) do(a Action, gpu int) error {
+	if mig, ok := a.(MIG); ok {
+		if _, err := mig.cut(d.gpus[gpu]); err != nil {
+			return fmt.Errorf("step %T of GPU %d: %w", a, gpu, err)
+		}
+	}
+	a.do(d, gpu)
 	return nil
 }
 
@@ -144,7 +144,7 @@ func ofNode(a Action) bool {
 
 // doAll does to every GPU what is done to one; but a hang of all of them is one
 // of the driver.
-func (d *Driver) doAll(a Action) {
+func (d *Driver) doAll(a Action) error {
 	switch a := a.(type) {
 	case Hang:
 		d.hang.set(time.Now().Add(time.Duration(a)), false)
@@ -152,9 +152,12 @@ func (d *Driver) doAll(a Action) {
 		d.hang.set(time.Now().Add(time.Duration(a)), true)
 	default:
 		for i := range d.gpus {
-			a.do(d, i)
+			if err := d.do(a, i); err != nil {
+				return err
+			}
 		}
 	}
+	return nil
 }
 
 // Has reports whether the scenario has a GPU at this address, listed or not.

@@ -89,7 +89,7 @@ func (g GPU) Cut(profiles ...string) ([]nvml.Instance, error) {
 	for _, name := range profiles {
 		compute, profile, err := g.profile(name)
 		if err != nil {
-			return nil, err
+			return nil, fmt.Errorf("%q: %w", name, err)
 		}
 		last := len(wanted) - 1
 		if compute < profile.Slices && last >= 0 && wanted[last].profile.Name == profile.Name && wanted[last].free() >= compute {
@@ -121,14 +121,14 @@ func (g GPU) profile(name string) (int, MIGProfile, error) {
 	}
 	i := slices.IndexFunc(g.Model.MIG, func(p MIGProfile) bool { return p.Name == whole })
 	if i < 0 {
-		return 0, MIGProfile{}, fmt.Errorf("%q: expected %s", name, list(g.migProfiles()))
+		return 0, MIGProfile{}, fmt.Errorf("expected %s", list(g.migProfiles()))
 	}
 	profile := g.Model.MIG[i]
 	if compute == 0 {
 		return profile.Slices, profile, nil
 	}
 	if compute > profile.Slices || !slices.Contains([]int{1, 2, 3, 4, 7}, compute) {
-		return 0, MIGProfile{}, fmt.Errorf("%q: expected 1c, 2c, 3c, 4c or 7c, and at most %dc", name, profile.Slices)
+		return 0, MIGProfile{}, fmt.Errorf("expected 1c, 2c, 3c, 4c or 7c, and at most %dc", profile.Slices)
 	}
 	return compute, profile, nil
 }

@@ -118,10 +118,11 @@ type Event struct {
 	GPUInstance, ComputeInstance *int
 }
 
-// MIG cuts the GPU anew, and tells so by an event. It lasts over a reload.
+// MIG cuts the GPU anew, see [GPU.Cut], and tells so by an event. It lasts over
+// a reload.
 type MIG struct {
-	Enabled   bool
-	Instances []nvml.Instance // see GPU.Cut
+	Enabled  bool
+	Profiles []string
 }
 
 // Set gives quantities new values at once.

@@ -1,6 +1,7 @@
 package fake_test
 
 import (
+	"math"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -58,6 +59,24 @@ timeline:
 - {at: 14s, reload: driver}
 - {at: 15s, driver: absent}
 - {at: 16s, driver: present}
+- {at: 17s, gpu: all, event: contained-poison, gpuInstance: 2}
+- {at: 18s, gpu: all, hang: 3s, uninterruptible: true}
+- {at: 19s, gpu: 1, fail: reset-required, for: 4s}
+- {at: 20s, gpu: 1, fail: none}
+- {at: 21s, gpu: 1, mig: [3g.40gb]}
+- {at: 22s, gpu: 1, mig: disabled}
+- {at: 23s, gpu: 1, processes: [{pid: 7, name: a, kind: mps, memory: 1Gi, utilization: 0.5, gpuInstance: 1}, {pid: 8, memory: null}]}
+- {at: 24s, gpu: 1, fields: [{id: 165, scope: 3, value: 18446744073709551615}, {id: 82, value: null}, {id: 230, error: not-supported}, {id: 1, type: int, value: -1}]}
+- {at: 25s, gpu: 1, metrics: {2: 93.5, 5: null}}
+- {at: 26s, gpu: 1, throttle: [sw-power-cap, hw-thermal]}
+- {at: 27s, gpu: 1, pcie: {width: 8}}
+- {at: 28s, gpu: 1, nvlink: {link: 4, state: inactive, replays: 2, recoveries: 1, crcErrors: 3}}
+- {at: 29s, gpu: 1, fabric: {state: completed, status: timeout, clique: 1, unhealthy: [route-unhealthy]}}
+- {at: 30s, gpu: 1, retiredPages: {uncorrected: 2, pending: true}}
+- {at: 31s, reload: driver, version: "575.57.08", cuda: "12.9"}
+- {at: 32s, init: no-permission, for: 5s}
+- {at: 33s, latency: {readings: 2ms}}
+- {at: 34s, library: "575.57.08"}
 repeat: 1m
 `))
 	if err != nil {
@@ -83,6 +102,32 @@ repeat: 1m
 		{At: 14 * time.Second, Do: fake.Reload{}},
 		{At: 15 * time.Second, Do: fake.Present(false)},
 		{At: 16 * time.Second, Do: fake.Present(true)},
+		{At: 17 * time.Second, All: true, Do: fake.Event{Type: nvml.EventContainedPoison, GPUInstance: new(2)}},
+		{At: 18 * time.Second, All: true, Do: fake.Uninterruptible(3 * time.Second)},
+		{At: 19 * time.Second, GPU: 1, Do: fake.Fail{With: "reset-required", For: 4 * time.Second}},
+		{At: 20 * time.Second, GPU: 1, Do: fake.Fail{}},
+		{At: 21 * time.Second, GPU: 1, Do: fake.MIG{Enabled: true, Profiles: []string{"3g.40gb"}}},
+		{At: 22 * time.Second, GPU: 1, Do: fake.MIG{}},
+		{At: 23 * time.Second, GPU: 1, Do: fake.Processes{
+			{PID: 7, Name: "a", Kind: "mps", Memory: nvml.Some[uint64](1 << 30), Utilization: 0.5, GPUInstance: new(1), ComputeInstance: new(0)},
+			{PID: 8},
+		}},
+		{At: 24 * time.Second, GPU: 1, Do: fake.Fields{
+			{ID: 165, Scope: 3, Bits: math.MaxUint64},
+			{ID: 82, Type: "none"},
+			{ID: 230, Failure: "not-supported"},
+			{ID: 1, Type: "int", Bits: math.MaxUint32},
+		}},
+		{At: 25 * time.Second, GPU: 1, Do: fake.Metrics{2: nvml.Some(93.5), 5: {}}},
+		{At: 26 * time.Second, GPU: 1, Do: fake.ThrottleReasons(0x44)},
+		{At: 27 * time.Second, GPU: 1, Do: fake.PCIe{Generation: 5, Width: 8}},
+		{At: 28 * time.Second, GPU: 1, Do: fake.NVLink{Number: 4, State: "inactive", Replays: 2, Recoveries: 1, CRCErrors: 3}},
+		{At: 29 * time.Second, GPU: 1, Do: fake.Fabric{State: "completed", Status: "timeout", Clique: 1, Unhealthy: []string{"route-unhealthy"}}},
+		{At: 30 * time.Second, GPU: 1, Do: fake.RetiredPages{Uncorrected: 2, Pending: true}},
+		{At: 31 * time.Second, Do: fake.Reload{Version: "575.57.08", CUDA: "12.9"}},
+		{At: 32 * time.Second, Do: fake.FailInit{With: "no-permission", For: 5 * time.Second}},
+		{At: 33 * time.Second, Do: fake.Latency{"readings": 2 * time.Millisecond}},
+		{At: 34 * time.Second, Do: fake.Library("575.57.08")},
 	}
 	if diff := cmp.Diff(want, got.Timeline); diff != "" {
 		t.Errorf("timeline (-want +got):\n%s", diff)
@@ -121,14 +166,17 @@ start: {temperature: 50, utilization: 0.5}`,
 
 func TestListedGPUsKeepTheirIdentity(t *testing.T) {
 	s, err := fake.Decode("node.yaml", []byte(`
-driver: {version: "550.54.15", cuda: "12.4", absent: true}
+driver: {version: "550.54.15", cuda: "12.4", absent: true, library: "570.195.03", absence: sentinel, latency: {init: 1s}, excluded: [{pci: "0000:5e:00.0"}]}
 gpus:
 - {profile: h100, pci: "0000:3b:00.0", uuid: GPU-01234567-89ab-cdef-0123-456789abcdef, name: NVIDIA H100 NVL, memory: 94Gi}
 `))
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := fake.DriverInfo{Version: "550.54.15", CUDA: "12.4", Absent: true}
+	want := fake.DriverInfo{
+		Version: "550.54.15", CUDA: "12.4", Absent: true, Library: "570.195.03", Sentinels: true,
+		Latency: fake.Latency{"init": time.Second}, Excluded: []fake.Excluded{{PCI: "0000:5e:00.0"}},
+	}
 	if diff := cmp.Diff(want, s.Driver); diff != "" {
 		t.Errorf("driver (-want +got):\n%s", diff)
 	}
@@ -157,7 +205,11 @@ func TestFaultyScenarioIsToldWhereAndWhy(t *testing.T) {
 		{"too many GPUs", "gpus: {count: 17, profile: h100}", `x.yaml: gpus.count: 17: expected 0 to 16`},
 		{"count as text", "gpus: {count: two, profile: h100}", `x.yaml: gpus.count: "two": expected 0 to 16`},
 		{"no count", "gpus: {profile: h100}", `x.yaml: gpus.count: missing: expected how many`},
-		{"MIG", "gpus: [{profile: h100, mig: [1g.10gb]}]", `x.yaml: gpus[0].mig: a list of 1: MIG is not scripted yet, leave it out`},
+		{"MIG of a GPU without", "gpus: [{profile: l40s, mig: []}]", `x.yaml: gpus[0].mig: a list of 0: expected no mig: NVIDIA L40S has none`},
+		{"MIG profile", "gpus: [{profile: h100, mig: [1g.5gb]}]", `x.yaml: gpus[0].mig[0]: "1g.5gb": expected 1g.10gb, 1g.10gb+me, 1g.20gb, 2g.20gb, 3g.40gb, 4g.40gb or 7g.80gb`},
+		{"part of a MIG profile", "gpus: [{profile: h100, mig: [4c.3g.40gb]}]", `x.yaml: gpus[0].mig[0]: "4c.3g.40gb": expected 1c, 2c, 3c, 4c or 7c, and at most 3c`},
+		{"MIG that does not fit", "gpus: {count: 1, profile: h100, mig: [4g.40gb, 2g.20gb, 2g.20gb]}", `x.yaml: gpus.mig: a list of 3: 2g.20gb does not fit beside 4g.40gb, 2g.20gb`},
+		{"MIG as a word", "gpus: {count: 1, profile: h100, mig: off}", `x.yaml: gpus.mig: false: expected disabled`},
 		{
 			"address", `gpus: [{profile: h100, pci: "3B:00.0"}]`,
 			`x.yaml: gpus[0].pci: "3B:00.0": expected a lower-case address such as 0000:3b:00.0`,
@@ -174,17 +226,17 @@ func TestFaultyScenarioIsToldWhereAndWhy(t *testing.T) {
 		{"size without unit", two + "start: {memoryUsed: 10GB}", `x.yaml: start.memoryUsed: "10GB": expected bytes, such as 1024 or 40Gi`},
 		{"start of no GPU", two + "start: {gpu: {2: {power: 100}}}", `x.yaml: start.gpu.2: unknown GPU: expected 0 to 1`},
 		{"GPU out of range", two + "timeline: [{at: 1s, gpu: 9, xid: 79}]", `x.yaml: timeline[0].gpu: 9: expected 0 to 1`},
-		{"no GPU named", two + "timeline: [{at: 1s, xid: 79}]", `x.yaml: timeline[0].gpu: missing: expected 0 to 1`},
+		{"no GPU named", two + "timeline: [{at: 1s, xid: 79}]", `x.yaml: timeline[0].gpu: missing: expected 0 to 1, or all`},
 		{"a GPU where none belongs", two + "timeline: [{at: 1s, gpu: 0, reload: driver}]", `x.yaml: timeline[0].gpu: 0: expected no gpu beside reload`},
 		{"no time", two + "timeline: [{gpu: 0, xid: 79}]", `x.yaml: timeline[0].at: missing: expected a duration such as 5s`},
 		{"time without unit", two + "timeline: [{at: 5, gpu: 0, xid: 79}]", `x.yaml: timeline[0].at: 5: expected a duration such as 5s`},
 		{
 			"two actions", two + "timeline: [{at: 5s, gpu: 0, xid: 79, lost: true}]",
-			`x.yaml: timeline[0]: {at, gpu, lost, xid}: expected at and exactly one of xid, lost, missing, hang, set, ramp, recovery, ecc, remapPending, remapFailed, rowsRemapped, kernel, reload or driver`,
+			`x.yaml: timeline[0]: {at, gpu, lost, xid}: expected at and exactly one of xid, event, lost, missing, hang, fail, set, ramp, recovery, ecc, remapPending, remapFailed, rowsRemapped, mig, processes, fields, metrics, throttle, pcie, nvlink, fabric, retiredPages, kernel, reload, driver, init, latency or library`,
 		},
 		{
 			"no action", two + "timeline: [{at: 5s, gpu: 0}]",
-			`x.yaml: timeline[0]: {at, gpu}: expected at and exactly one of xid, lost, missing, hang, set, ramp, recovery, ecc, remapPending, remapFailed, rowsRemapped, kernel, reload or driver`,
+			`x.yaml: timeline[0]: {at, gpu}: expected at and exactly one of xid, event, lost, missing, hang, fail, set, ramp, recovery, ecc, remapPending, remapFailed, rowsRemapped, mig, processes, fields, metrics, throttle, pcie, nvlink, fabric, retiredPages, kernel, reload, driver, init, latency or library`,
 		},
 		{"a key of another action", two + "timeline: [{at: 5s, gpu: 0, lost: true, pid: 4}]", `x.yaml: timeline[0].pid: unknown key: expected one of at, gpu or lost`},
 		{"lost as text", two + `timeline: [{at: 5s, gpu: 0, lost: "true"}]`, `x.yaml: timeline[0].lost: "true": expected true or false`},
@@ -194,6 +246,19 @@ func TestFaultyScenarioIsToldWhereAndWhy(t *testing.T) {
 		{"reload of what", two + "timeline: [{at: 5s, reload: node}]", `x.yaml: timeline[0].reload: "node": expected driver`},
 		{"recovery", two + "timeline: [{at: 5s, gpu: 0, recovery: reset}]", `x.yaml: timeline[0].recovery: "reset": expected none, gpu-reset, node-reboot, drain-p2p, drain-and-reset, recover-imex-domain, bus-reset or system-reboot`},
 		{"ECC", two + "timeline: [{at: 5s, gpu: 0, ecc: {uncorrected: 1, location: l2}}]", `x.yaml: timeline[0].ecc.location: "l2": expected dram or sram`},
+		{"a GPU by another word", two + "timeline: [{at: 5s, gpu: every, lost: true}]", `x.yaml: timeline[0].gpu: "every": expected 0 to 1, or all`},
+		{"event with more to say", two + "timeline: [{at: 5s, gpu: 0, event: xid}]", `x.yaml: timeline[0].event: "xid": expected single-bit-ecc, single-bit-ecc-storm, double-bit-ecc, dram-retirement, dram-retirement-failed, contained-poison, fatal-poison, unavailable, recovery or mig-configuration`},
+		{"hang of a kind", two + "timeline: [{at: 5s, gpu: 0, hang: 5s, uninterruptible: very}]", `x.yaml: timeline[0].uninterruptible: "very": expected true or false`},
+		{"failure for no time", two + "timeline: [{at: 5s, gpu: 0, fail: unknown, for: 0s}]", `x.yaml: timeline[0].for: "0s": expected more than 0s`},
+		{"version of a reload", two + "timeline: [{at: 5s, reload: driver, version: new}]", `x.yaml: timeline[0].version: "new": expected a version such as "570.195.03"`},
+		{"field without value", two + "timeline: [{at: 5s, gpu: 0, fields: [{id: 230}]}]", `x.yaml: timeline[0].fields[0]: {id}: expected value or error`},
+		{"field that is too large", two + "timeline: [{at: 5s, gpu: 0, fields: [{id: 230, value: 4294967296, type: uint}]}]", `x.yaml: timeline[0].fields[0].value: 4294967296: expected a number that fits its type`},
+		{"metric", two + "timeline: [{at: 5s, gpu: 0, metrics: {128: 1}}]", `x.yaml: timeline[0].metrics.128: unknown metric: expected 1 to 127`},
+		{"link", two + "timeline: [{at: 5s, gpu: 0, nvlink: {link: 18, state: inactive}}]", `x.yaml: timeline[0].nvlink.link: 18: expected 0 to 17`},
+		{"link of a GPU without", "gpus: {count: 1, profile: l40s}\ntimeline: [{at: 5s, gpu: 0, nvlink: {link: 0}}]", `x.yaml: timeline[0].nvlink: {link}: expected no nvlink: NVIDIA L40S has none`},
+		{"process without number", two + "timeline: [{at: 5s, gpu: 0, processes: [{name: a}]}]", `x.yaml: timeline[0].processes[0].pid: missing: expected a process number`},
+		{"call group", two + "timeline: [{at: 5s, latency: {all: 1s}}]", `x.yaml: timeline[0].latency.all: unknown key: expected one of init, lookup, identity, readings, health, fields, links, processes, samples, gpm, mig or events`},
+		{"excluded GPU without address", two + "driver: {excluded: [{}]}", `x.yaml: driver.excluded[0].pci: missing: expected a lower-case address such as 0000:3b:00.0`},
 		{"a step behind the end of the round", two + "timeline: [{at: 1m, gpu: 0, xid: 79}]\nrepeat: 60s", `x.yaml: timeline[0].at: "1m": expected less than repeat, 1m0s`},
 		{"no time to repeat in", two + "repeat: 0s", `x.yaml: repeat: "0s": expected more than 0s`},
 		{"several faults", two + "start: {power: -1}\ntimeline: [{at: x, gpu: 2, xid: 1.5}]", `x.yaml: start.power: -1: expected 0 to 5000
@@ -243,6 +308,7 @@ func TestNodeOfAProfileIsTheSameEachTime(t *testing.T) {
 func FuzzDecodeNeverPanics(f *testing.F) {
 	f.Add([]byte("gpus: {count: 2, profile: h100}\ntimeline: [{at: 1s, gpu: 1, xid: 79}]"))
 	f.Add([]byte("gpus: [{profile: a100, start: {power: null}}]\nstart: {gpu: {0: {wave: 0}}}\nrepeat: 1m"))
+	f.Add([]byte("gpus: {count: 3, profile: a100, mig: [1c.3g.40gb, 2c.3g.40gb]}\ntimeline: [{at: 1s, gpu: all, mig: disabled}]"))
 	f.Add([]byte("gpus: {count: -1}\ntimeline: [5, {ramp: []}, {kernel: {}}]"))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		if s, err := fake.Decode("x.yaml", data); err == nil {

@@ -1,6 +1,7 @@
 package fake
 
 import (
+	"encoding/json"
 	"maps"
 	"math"
 	"slices"
@@ -17,11 +18,13 @@ type actionForm struct {
 }
 
 func actionForms() []actionForm {
-	return []actionForm{
+	return slices.Concat([]actionForm{
 		{"xid", true, []string{"recovery", "pid", "process", "text", "gpuInstance", "computeInstance"}, decodeXid},
+		{"event", true, []string{"gpuInstance", "computeInstance"}, decodeEvent},
 		{"lost", true, nil, func(n, _ node, _ GPU) Action { return Lost(n.boolean()) }},
 		{"missing", true, nil, func(n, _ node, _ GPU) Action { return Missing(n.boolean()) }},
-		{"hang", true, nil, func(n, _ node, _ GPU) Action { return Hang(n.duration()) }},
+		{"hang", true, []string{"uninterruptible"}, decodeHang},
+		{"fail", true, []string{"for"}, func(n, step node, _ GPU) Action { return decodeFail(n, step) }},
 		{"set", true, nil, func(n, _ node, g GPU) Action { return Set(decodeValues(n, g)) }},
 		{"ramp", true, nil, decodeRamp},
 		{"recovery", true, nil, func(n, _ node, _ GPU) Action { return Recovery(decodeRecovery(n)) }},
@@ -29,10 +32,15 @@ func actionForms() []actionForm {
 		{"remapPending", true, nil, func(n, _ node, _ GPU) Action { return RemapPending(n.boolean()) }},
 		{"remapFailed", true, nil, func(n, _ node, _ GPU) Action { return RemapFailed(n.boolean()) }},
 		{"rowsRemapped", true, nil, decodeRows},
+		{"mig", true, nil, func(n, _ node, g GPU) Action { return decodeMIG(n, g) }},
+	}, detailForms(), []actionForm{
 		{"kernel", false, nil, func(n, _ node, _ GPU) Action { return Kernel(n.text()) }},
-		{"reload", false, nil, func(n, _ node, _ GPU) Action { n.word("driver"); return Reload{} }},
+		{"reload", false, []string{"version", "cuda"}, decodeReload},
 		{"driver", false, nil, func(n, _ node, _ GPU) Action { return Present(n.word("present", "absent") == "present") }},
-	}
+		{"init", false, []string{"for"}, func(n, step node, _ GPU) Action { return FailInit(decodeFail(n, step)) }},
+		{"latency", false, nil, func(n, _ node, _ GPU) Action { return decodeLatency(n) }},
+		{"library", false, nil, func(n, _ node, _ GPU) Action { return Library(driverVersion(n)) }},
+	})
 }
 
 func decodeStep(n node, gpus []GPU) Step {
@@ -42,17 +50,30 @@ func decodeStep(n node, gpus []GPU) Step {
 	}
 	n.keys(append([]string{"at", "gpu", form.key}, form.beside...)...)
 	step := Step{At: n.at("at").required("a duration such as 5s").duration()}
-	var g GPU
-	switch index := n.at("gpu"); {
-	case !form.ofGPU && index.filled:
-		index.fail("expected no gpu beside " + form.key)
-	case form.ofGPU && len(gpus) == 0:
+	value, index := n.at(form.key), n.at("gpu")
+	switch {
+	case !form.ofGPU:
+		if index.filled {
+			index.fail("expected no gpu beside " + form.key)
+		}
+		step.Do = form.decode(value, n, GPU{})
+	case len(gpus) == 0:
 		index.expected("%s", indexes(gpus))
-	case form.ofGPU:
-		step.GPU = index.required(indexes(gpus)).integer(0, len(gpus)-1)
-		g = gpus[step.GPU]
+		step.Do = form.decode(value, n, GPU{})
+	case index.value == "all":
+		step.All = true
+		for _, g := range gpus {
+			step.Do = form.decode(value, n, g)
+		}
+	default:
+		wanted := indexes(gpus) + ", or all"
+		if _, number := index.value.(json.Number); index.filled && !number {
+			index.expected("%s", wanted)
+		} else {
+			step.GPU = index.required(wanted).integer(0, len(gpus)-1)
+		}
+		step.Do = form.decode(value, n, gpus[step.GPU])
 	}
-	step.Do = form.decode(n.at(form.key), n, g)
 	return step
 }
 
@@ -102,6 +123,51 @@ func decodeXid(n, step node, _ GPU) Action {
 		x.ComputeInstance = new(instance.integer(0, 255))
 	}
 	return x
+}
+
+func decodeEvent(n, step node, _ GPU) Action {
+	e := Event{Type: nvml.EventType(n.word(eventNames()...))}
+	if instance := step.at("gpuInstance"); instance.filled {
+		e.GPUInstance = new(instance.integer(0, 255))
+	}
+	if instance := step.at("computeInstance"); instance.filled {
+		e.ComputeInstance = new(instance.integer(0, 255))
+	}
+	return e
+}
+
+// eventNames are those of events that need no more than their type.
+func eventNames() []string {
+	return []string{
+		string(nvml.EventSingleBitECC), string(nvml.EventSingleBitStorm), string(nvml.EventDoubleBitECC),
+		string(nvml.EventRetirement), string(nvml.EventRetirementFailed),
+		string(nvml.EventContainedPoison), string(nvml.EventFatalPoison),
+		string(nvml.EventUnavailable), string(nvml.EventRecovery), string(nvml.EventMIGConfiguration),
+	}
+}
+
+func decodeHang(n, step node, _ GPU) Action {
+	if step.at("uninterruptible").boolean() {
+		return Uninterruptible(n.duration())
+	}
+	return Hang(n.duration())
+}
+
+func decodeFail(n, step node) Fail {
+	f := Fail{With: decodeFailure(n, "none"), For: step.at("for").positiveDuration()}
+	if f.With == "none" {
+		f.With = ""
+	}
+	return f
+}
+
+func decodeFailure(n node, also ...string) Failure {
+	return Failure(n.word(append(failureNames(), also...)...))
+}
+
+func decodeReload(n, step node, _ GPU) Action {
+	n.word("driver")
+	return Reload{Version: driverVersion(step.at("version")), CUDA: cudaVersion(step.at("cuda"))}
 }
 
 func decodeRamp(n, _ node, g GPU) Action {
