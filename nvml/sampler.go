@@ -286,6 +286,9 @@ func (s *Sampler) takeReadings(g *sampled, a answer[Readings]) {
 	default:
 		g.health.soon()
 	}
+	if a.err == nil && g.state.GPU.UUID == "" {
+		s.inventory.soon() // it can say who it is by now
+	}
 	g.state.ReadingsErr = a.err
 	if a.err == nil {
 		g.state.Readings, g.state.ReadingsAnswered, g.state.Answered = a.value, now, now

@@ -528,6 +528,9 @@ func TestLostGPUKeepsItsIdentityUntilTheDriverIsLoadedAnew(t *testing.T) {
 		door.load.Store(new("another"))
 		pass(time.Minute)
 		want(t, "after a new loading", nvml.GPU{PCI: b.pcis[1], Minor: -1}, b.Latest().GPUs[1].GPU)
+		door.pci.Store(nil)
+		pass(time.Second)
+		want(t, "the GPU that answers, and by now can say who it is", before.GPUs[1].GPU, b.Latest().GPUs[1].GPU)
 	})
 }
 

@@ -14,9 +14,8 @@ import (
 // call is one question on its way to a worker and back.
 type call struct {
 	wire.Request
-	line   []byte
-	to     *worker       // who is to be asked; nil: whoever is idle
-	within time.Duration // from the moment it is sent
+	line []byte
+	to   *worker // who is to be asked; nil: whoever is idle
 
 	queued  time.Time
 	sent    time.Time
@@ -49,13 +48,7 @@ func (c *Client) ask(ctx context.Context, r wire.Request, to *worker) (wire.Answ
 
 // put puts a question without waiting for its outcome.
 func (c *Client) put(r wire.Request, to *worker) *call {
-	q := &call{
-		Request: r, line: lineOf(r), to: to, within: c.o.Deadline,
-		queued: time.Now(), done: make(chan struct{}),
-	}
-	if r.Ask == wire.AskOpen {
-		q.within = c.o.OpenDeadline
-	}
+	q := &call{Request: r, line: lineOf(r), to: to, queued: time.Now(), done: make(chan struct{})}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.waiting = append(c.waiting, q)
@@ -114,6 +107,7 @@ type gpu struct {
 	call  *call  // about it, sent and not answered
 	probe *probe // not nil: it is not asked
 	hold  hold
+	awake bool      // something about it was answered while workers held the driver
 	bad   bool      // the last answer about it was an error
 	well  time.Time // since when it has answered well
 	known *nvml.GPU // under this loading of the driver; nil: nothing
@@ -132,7 +126,7 @@ func (c *Client) gpu(pci string) *gpu {
 // take keeps what an answer tells of a GPU, and says whether it is well again;
 // the lock of the client is held.
 func (g *gpu) take(q *call, a *wire.Answer) (recovered bool) {
-	g.hold = hold{}
+	g.hold, g.awake = hold{}, true
 	was := g.bad
 	if g.bad = a.Error != nil; g.bad {
 		return false

@@ -64,8 +64,10 @@ type Options struct {
 	Sysfs   string   // what stands for /sys; empty: the worker's own default
 	Env     []string // of the workers, beside that of this process
 
-	Deadline     time.Duration // of a question from the moment it is sent; 2 s
-	OpenDeadline time.Duration // of a worker's greeting, and of opening the driver; 10 s
+	Deadline time.Duration // of a question from the moment it is sent; 2 s
+	// OpenDeadline is that of a worker's greeting, of opening the driver, and of
+	// the first question about a GPU, which may have the driver initialise it; 10 s.
+	OpenDeadline time.Duration
 	Patience     time.Duration // 500 ms; see the package comment
 	Probation    time.Duration // for which a stuck worker is kept; 10 min
 	Silence      time.Duration // after which one that waits for events is stuck; 3 heartbeats
@@ -166,9 +168,12 @@ func (c *Client) Inventory(ctx context.Context) (nvml.Inventory, error) {
 
 	errs := make([]error, len(addresses))
 	var all sync.WaitGroup
+	// One that takes its time is listed in time, and described the next time.
+	limited, cancel := context.WithTimeout(ctx, c.o.OpenDeadline/2)
+	defer cancel()
 	for i, pci := range addresses {
 		all.Go(func() {
-			_, errs[i] = c.ask(ctx, wire.Request{Ask: wire.AskDescribe, GPU: pci}, nil)
+			_, errs[i] = c.ask(limited, wire.Request{Ask: wire.AskDescribe, GPU: pci}, nil)
 		})
 	}
 	all.Wait()
@@ -214,7 +219,7 @@ func (c *Client) list(l *wire.List) []string {
 	}
 	for pci, g := range c.gpus {
 		if anew {
-			g.known = nil
+			g.known, g.awake = nil, false
 		}
 		if !slices.Contains(addresses, pci) && g.call == nil && g.probe == nil {
 			delete(c.gpus, pci)

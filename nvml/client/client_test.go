@@ -141,9 +141,9 @@ func TestInventoryDescribesWhatChanged(t *testing.T) {
 
 func TestCallsWaitNoLongerThanPatienceForAnother(t *testing.T) {
 	s := newScript(t, 8)
-	c := newClient(t, s, func(o *client.Options) { o.Patience = 50 * time.Millisecond; o.Deadline = time.Hour })
+	c := newClient(t, s, func(o *client.Options) { o.Patience = 50 * time.Millisecond })
 	mustRead(t, c, 0)
-	s.put(t, "", "hang", "readings", pciOf(3))
+	s.put(t, "", "hang", "readings", pciOf(3)) // for less than the deadline of a first question
 	ctx, cancel := context.WithCancel(t.Context())
 	var hung sync.WaitGroup
 	hung.Go(func() {
@@ -250,7 +250,9 @@ func TestFiveHangsMakeTheDriverStuck(t *testing.T) {
 		o.Deadline, o.Patience = 200*time.Millisecond, 50*time.Millisecond
 		o.Log = zaptest.NewLogger(t)
 	})
-	mustRead(t, c, 7)
+	if _, err := c.Inventory(t.Context()); err != nil {
+		t.Fatal(err)
+	}
 	for i := range 5 {
 		s.put(t, "", "hang", "health", pciOf(i))
 		if _, err := c.Health(t.Context(), pciOf(i)); !errors.Is(err, nvml.ErrTimeout) {
@@ -301,6 +303,29 @@ func TestHangInOpenOrListIsTheDrivers(t *testing.T) {
 			want(t, "workers", uint64(1), c.Stats().Started)
 		})
 	}
+}
+
+func TestFirstQuestionAboutAGPUHasTimeToInitialiseIt(t *testing.T) {
+	s := newScript(t, 2)
+	c := newClient(t, s, func(o *client.Options) { o.Deadline, o.OpenDeadline = 50*time.Millisecond, 2*time.Second })
+	s.put(t, "", "hang", "describe", pciOf(1))
+	inv, err := c.Inventory(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(inv.GPUs) != 2 || inv.GPUs[0].UUID == "" || inv.GPUs[1].UUID != "" || len(c.Stats().Stuck) != 0 {
+		t.Errorf("inventory %+v, stats %+v: want the second GPU listed, without name, and not stuck", inv, c.Stats())
+	}
+	s.take(t, "hang", "describe", pciOf(1))
+	mustRead(t, c, 1)
+	s.put(t, "", "hang", "readings", pciOf(1))
+	if _, err := c.Readings(t.Context(), pciOf(1)); !errors.Is(err, nvml.ErrTimeout) {
+		t.Errorf("readings: %v, want %v", err, nvml.ErrTimeout)
+	}
+	if since := c.Stats().Stuck[pciOf(1)]; since.IsZero() || time.Since(since) > time.Second {
+		t.Errorf("stuck since %s: want the short deadline once it has answered", since)
+	}
+	s.take(t, "hang", "readings", pciOf(1))
 }
 
 func TestProbeIsKilledAfterProbationAndFollowedByAnother(t *testing.T) {
@@ -549,6 +574,9 @@ func TestTenThousandReadingsLeaveNothingBehind(t *testing.T) {
 func TestHangsLeaveNothingBehind(t *testing.T) {
 	s := newScript(t, 8)
 	c := newClient(t, s, func(o *client.Options) { o.Deadline = 50 * time.Millisecond })
+	if _, err := c.Inventory(t.Context()); err != nil {
+		t.Fatal(err)
+	}
 	hang := func() {
 		s.put(t, "", "hang", "readings", pciOf(0))
 		_, _ = c.Readings(t.Context(), pciOf(0))

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"go.uber.org/zap"
@@ -88,6 +89,10 @@ func (c *Client) place(q *call) bool {
 			return false
 		}
 	}
+	within := c.o.Deadline
+	if q.Ask == wire.AskOpen || g != nil && !g.awake {
+		within = c.o.OpenDeadline
+	}
 	q.sent = time.Now()
 	if w == c.idle {
 		c.idle, c.progress = nil, q.sent
@@ -96,7 +101,7 @@ func (c *Client) place(q *call) bool {
 	if g != nil {
 		g.call = q
 	}
-	q.timer = time.AfterFunc(q.within, func() { c.overdue(w, q) })
+	q.timer = time.AfterFunc(within, func() { c.overdue(w, q) })
 	return true
 }
 
@@ -194,13 +199,17 @@ func (c *Client) heed(w *worker, line []byte) error {
 	late := c.unstick(w)
 	c.detach(w)
 	if q.GPU != "" {
-		if c.gpu(q.GPU).take(q, &a) {
+		g := c.gpu(q.GPU)
+		if g.take(q, &a) {
 			c.signal()
 		}
+		if g.bad && !slices.Contains(c.listed, q.GPU) {
+			delete(c.gpus, q.GPU) // anybody may ask about anything
+		}
 	}
-	renewed := a.Error != nil && a.Error.Kind == wire.KindRenewed
+	renewed := a.Error != nil && a.Error.Kind == wire.KindRenewed && q.Ask != wire.AskOpen
 	if renewed {
-		c.renew(w)
+		c.renew()
 	}
 	if renewed && !late && !q.retried && q.to == nil {
 		q.retried = true
@@ -221,10 +230,11 @@ func (c *Client) heed(w *worker, line []byte) error {
 
 // renew ends the workers that began under a driver which is not there any more;
 // the lock is held.
-func (c *Client) renew(first *worker) {
+func (c *Client) renew() {
 	c.log.Info("driver was taken away, or loaded anew; workers are replaced")
 	for w := range c.workers {
-		if w != first && !w.events && w.usable() {
+		opened := w == c.idle || w.call != nil && w.call.Ask != wire.AskOpen
+		if opened && !w.events {
 			c.leave(w)
 		}
 	}

@@ -73,7 +73,7 @@ func (c *Client) unstick(w *worker) bool {
 	}
 	for pci, g := range c.gpus {
 		if g.probe != nil && g.probe.worker == w {
-			c.log.Info("GPU is asked again", zap.String("gpu", pci), zap.Duration("after", time.Since(g.probe.since)))
+			c.log.Info("GPU may be asked again", zap.String("gpu", pci), zap.Duration("after", time.Since(g.probe.since)))
 			g.probe, g.well = nil, time.Now()
 		}
 	}
@@ -99,7 +99,7 @@ func (c *Client) judge() {
 		c.stuck, c.since = err, time.Now()
 		c.log.Warn("driver is stuck: nothing is asked", zap.Error(err))
 	case err == nil && c.stuck != nil:
-		c.log.Info("driver is asked again", zap.Duration("after", time.Since(c.since)))
+		c.log.Info("driver may be asked again", zap.Duration("after", time.Since(c.since)))
 		c.stuck, c.since = nil, time.Time{}
 	}
 }

@@ -25,6 +25,9 @@ func (c *Client) Release(ctx context.Context) error {
 	for w := range c.workers {
 		c.leave(w)
 	}
+	for _, g := range c.gpus {
+		g.awake = false
+	}
 	for c.holding() > 0 {
 		moved := c.moved
 		c.mu.Unlock()
