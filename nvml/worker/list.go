@@ -21,7 +21,7 @@ import (
 
 // list lists the driver and its GPUs without touching one.
 func (s *session) list() (*wire.List, error) {
-	if now := loading(s.sysfs); now != s.loading {
+	if now := loading(s.o.Sysfs); now != s.loading {
 		return nil, &callError{call: fmt.Sprintf("list: this worker began with %s, and now there is %s", s.loading, now), kind: wire.KindRenewed}
 	}
 	version, err := s.driverVersion()
@@ -67,7 +67,7 @@ func (s *session) cudaVersion() string {
 // addresses are those of the GPUs that the driver has, in PCI order: what is
 // bound to it in sysfs, where one that is lost or hangs stays.
 func (s *session) addresses() ([]string, error) {
-	bound := filepath.Join(s.sysfs, "bus/pci/drivers/nvidia")
+	bound := filepath.Join(s.o.Sysfs, "bus/pci/drivers/nvidia")
 	entries, err := os.ReadDir(bound)
 	if errors.Is(err, fs.ErrNotExist) {
 		return s.byIndex()
@@ -92,7 +92,7 @@ var addressForm = regexp.MustCompile(`^[0-9a-f]{4,8}:[0-9a-f]{2}:[01][0-9a-f]\.[
 // isGPU reports whether a function is a display or 3D controller; the driver
 // serves others too.
 func (s *session) isGPU(bound, pci string) bool {
-	class, err := os.ReadFile(filepath.Join(s.sysfs, "bus/pci/devices", pci, "class"))
+	class, err := os.ReadFile(filepath.Join(s.o.Sysfs, "bus/pci/devices", pci, "class"))
 	if err != nil {
 		class, err = os.ReadFile(filepath.Join(bound, pci, "class"))
 	}

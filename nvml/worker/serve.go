@@ -32,7 +32,7 @@ const (
 // driver: the caller must then end the process, which is all that frees it. NVML
 // is not shut down, as that may get stuck too.
 func Serve(in io.Reader, out io.Writer, o Options) error {
-	s := &session{o: o, sysfs: o.Sysfs, gpus: map[string]*gpu{}, indexed: map[int]string{}, out: bufio.NewWriter(out)}
+	s := &session{o: o, gpus: map[string]*gpu{}, indexed: map[int]string{}, out: bufio.NewWriter(out)}
 	s.encoder = json.NewEncoder(s.out)
 	s.encoder.SetEscapeHTML(false)
 	if err := s.write(wire.Hello{Protocol: wire.Protocol, Version: o.Version}); err != nil {
@@ -87,8 +87,7 @@ type session struct {
 	asked   bool // to open
 	refused error
 	lib     *library // nil until it is open
-	sysfs   string
-	loading module // that was there when the library was opened
+	loading module   // that was there when the library was opened
 
 	gpus    map[string]*gpu
 	indexed map[int]string // addresses by index, where there is no sysfs
@@ -182,8 +181,8 @@ func (s *session) open() error {
 		return errors.New("open: is open already")
 	}
 	s.asked = true
-	s.loading = loading(s.sysfs)
-	s.lib, s.refused = openLibrary(s.o.Library, s.sysfs)
+	s.loading = loading(s.o.Sysfs)
+	s.lib, s.refused = openLibrary(s.o.Library, s.o.Sysfs)
 	return s.refused
 }
 
