@@ -73,7 +73,7 @@ func TestEachKindOfErrorIsWhatCallersAskFor(t *testing.T) {
 		e := &wire.Error{Kind: test.kind, Text: "nvmlDeviceGetPowerUsage"}
 		err := e.Err()
 		for _, sentinel := range sentinels {
-			if errors.Is(err, sentinel) != (sentinel == test.want) {
+			if errors.Is(err, sentinel) != errors.Is(test.want, sentinel) {
 				t.Errorf("%s: %v: wrong about %v", test.kind, err, sentinel)
 			}
 		}
