@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -19,8 +20,23 @@ import (
 func TestScriptedDriverConforms(t *testing.T) {
 	nvmltest.Run(t, func(t *testing.T) nvml.Driver {
 		t.Helper()
-		return fake.New(node(t, "h100", 8))
+		d := fake.New(node(t, "h100", 8))
+		apply(t, d, 7, fake.MIG{Enabled: true, Profiles: []string{"3g.40gb", "1c.2g.20gb", "1g.10gb"}})
+		return losing{d}
 	})
+}
+
+// losing is a driver that the conformance test may have lose a GPU.
+type losing struct{ *fake.Driver }
+
+// Lose implements [nvmltest.Loser].
+func (l losing) Lose(t *testing.T, pci string) {
+	t.Helper()
+	inventory, err := l.Inventory(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	apply(t, l.Driver, slices.IndexFunc(inventory.GPUs, func(g nvml.GPU) bool { return g.PCI == pci }), fake.Lost(true))
 }
 
 func node(t *testing.T, profile string, n int) *fake.Scenario {
