@@ -51,6 +51,8 @@ type Machine struct {
 	next     page // what the file is to be
 	meters   [maxGPUs]meter
 	numbered map[string]uint32 // GPUs by address
+
+	shown atomic.Uint64 // states
 }
 
 // New puts the page and the tree into a folder, with the driver as it is now.
@@ -68,6 +70,10 @@ func newMachine(dir string, d *fake.Driver) (*Machine, error) {
 	if err != nil {
 		return nil, err
 	}
+	state := d.State()
+	if len(state.GPUs) > maxGPUs {
+		return nil, fmt.Errorf("%d GPUs: expected %d at most", len(state.GPUs), maxGPUs)
+	}
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return nil, err
 	}
@@ -75,7 +81,7 @@ func newMachine(dir string, d *fake.Driver) (*Machine, error) {
 	if m.file, err = createFile(m.pagePath()); err != nil {
 		return nil, err
 	}
-	if err := m.show(d.State()); err != nil {
+	if err := m.show(state); err != nil {
 		return nil, errors.Join(err, m.file.close())
 	}
 	return m, nil
@@ -144,6 +150,7 @@ func (m *Machine) show(s fake.State) error {
 	if m.publish(s.Events) || changed {
 		m.file.wake()
 	}
+	m.shown.Add(1)
 	return nil
 }
 
