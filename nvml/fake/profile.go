@@ -122,7 +122,7 @@ func (p profile) gpu(profile string, i int) GPU {
 		Model: models()[profile],
 	}
 	if len(g.Model.MIG) > 0 {
-		g.GPU.MIG = nvml.Some(false)
+		g.MIG = nvml.Some(false)
 	}
 	return g
 }

@@ -23,8 +23,8 @@ func fillHeader(h *header, s fake.State) {
 	}
 	text(h.Driver[:], s.Driver.Version)
 	text(h.Library[:], s.Driver.Library)
-	h.Excludeds = uint32(min(len(s.Excluded), maxExcluded))
-	for i := range h.Excludeds {
+	h.Exclusions = uint32(min(len(s.Excluded), maxExcluded))
+	for i := range h.Exclusions {
 		text(h.Excluded[i].PCI[:], s.Excluded[i].PCI)
 		text(h.Excluded[i].UUID[:], s.Excluded[i].UUID)
 	}

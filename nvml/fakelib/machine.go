@@ -94,8 +94,8 @@ func (m *Machine) Env() []string { return []string{"GPUVET_FAKE_NVML=" + m.pageP
 
 // Sysfs is a folder that stands in for /sys. It has the loaded driver as
 // module/nvidia, whose inode number is another one with each loading and never
-// comes back, its GPUs in bus/pci/drivers/nvidia, and all that are plugged in in
-// bus/pci/devices.
+// comes back. bus/pci/drivers/nvidia has its GPUs, bus/pci/devices all that are
+// plugged in.
 func (m *Machine) Sysfs() string { return m.sysfs.root }
 
 // Run shows what the driver does until ctx ends. It is called once; the driver

@@ -259,7 +259,7 @@ type header struct {
 	GPUs         uint32                `c:"gpus"`
 	CUDA         uint32                `c:"cuda"`
 	Sentinels    uint32                `c:"sentinels"`
-	Excludeds    uint32                `c:"excludeds"`
+	Exclusions   uint32                `c:"exclusions"`
 	LatencyUS    [groupCount]uint32    `c:"latency_us"`
 	Driver       [32]byte              `c:"driver"`
 	Library      [32]byte              `c:"library"`

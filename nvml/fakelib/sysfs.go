@@ -15,25 +15,24 @@ type sysfs struct {
 	root    string
 	retired string // folders whose inodes are not to be used again
 
-	made   bool
-	load   int // whose module folder is there; 0: none is
-	plain  map[string]bool
-	loaded bool
+	made    bool
+	load    int             // whose module folder is there; 0: none is
+	plugged map[string]bool // the GPUs that are there, by address
 }
 
 // show does nothing as long as neither the driver nor its GPUs change.
 func (f *sysfs) show(s fake.State) error {
-	there := map[string]bool{}
+	plugged := map[string]bool{}
 	for i := range s.GPUs {
 		if !s.GPUs[i].Missing {
-			there[s.GPUs[i].PCI] = true
+			plugged[s.GPUs[i].PCI] = true
 		}
 	}
 	load := 0
 	if s.Loaded {
 		load = s.Load
 	}
-	if f.made && load == f.load && maps.Equal(there, f.plain) {
+	if f.made && load == f.load && maps.Equal(plugged, f.plugged) {
 		return nil
 	}
 	if err := f.unload(load); err != nil {
@@ -52,7 +51,7 @@ func (f *sysfs) show(s fake.State) error {
 			return err
 		}
 	}
-	f.made, f.load, f.plain = true, load, there
+	f.made, f.load, f.plugged = true, load, plugged
 	return nil
 }
 

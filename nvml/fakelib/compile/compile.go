@@ -34,7 +34,7 @@ var sources embed.FS
 //go:embed r450.txt
 var r450 string
 
-// ErrNoCompiler: gcc is not installed.
+// ErrNoCompiler says that gcc is not installed.
 var ErrNoCompiler = errors.New("no C compiler: expected gcc and the headers of the C library (Debian: gcc, libc6-dev)")
 
 // Options say which library to make. The zero value is the newest driver's.

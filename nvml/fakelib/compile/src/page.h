@@ -221,7 +221,7 @@ struct page {
 	uint32_t gpus;         /* in PCI order, also those that are not present */
 	uint32_t cuda;         /* 12080 */
 	uint32_t sentinels;    /* 1: what is absent is told as all ones, or NaN */
-	uint32_t excludeds;
+	uint32_t exclusions;
 	uint32_t latency_us[GROUP_COUNT];
 	char driver[32];  /* version of the loaded driver, 570.195.03 */
 	char library[32]; /* version of the library on the disk */

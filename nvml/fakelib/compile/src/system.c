@@ -43,14 +43,14 @@ nvmlReturn_t nvmlSystemGetDriverBranch(nvmlSystemDriverBranchInfo_t *info, unsig
 static nvmlReturn_t excluded_count(unsigned int *count)
 {
 	TRY(enter(GROUP_LOOKUP));
-	return tell(page->excludeds, count);
+	return tell(page->exclusions, count);
 }
 
 static nvmlReturn_t excluded_info(unsigned int index, nvmlExcludedDeviceInfo_t *info)
 {
 	TRY(enter(GROUP_LOOKUP));
 	NEED(info);
-	if (index >= page->excludeds)
+	if (index >= page->exclusions)
 		return NVML_ERROR_INVALID_ARGUMENT;
 	memset(info, 0, sizeof *info);
 	fill_pci(page->excluded[index].pci, NULL, &info->pciInfo);
