@@ -103,7 +103,15 @@ func (s *session) serve(requests <-chan []byte) error {
 		case err != nil:
 			err = fmt.Errorf("read request: %w", err)
 		case r.Ask == wire.AskEvents && s.lib != nil:
-			return s.stream()
+			err := s.stream()
+			// It is the input that ends a worker: one that ends by itself looks as if
+			// it had died.
+			for err == nil {
+				if _, more := <-requests; !more {
+					break
+				}
+			}
+			return err
 		default:
 			a, err = s.answer(r)
 		}

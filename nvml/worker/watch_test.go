@@ -4,6 +4,7 @@ package worker_test
 
 import (
 	"fmt"
+	"syscall"
 	"testing"
 	"time"
 
@@ -104,7 +105,7 @@ func TestQuietWorkerGivesSignsOfLife(t *testing.T) {
 	}
 }
 
-func TestWaitThatFailsEndsTheWorkerWithTheReason(t *testing.T) {
+func TestWaitThatFailsSaysWhyAndTheWorkerStays(t *testing.T) {
 	m := running(t, node(t, 1))
 	c := listening(t, m)
 	m.apply(t, 0, fake.Reload{})
@@ -112,6 +113,11 @@ func TestWaitThatFailsEndsTheWorkerWithTheReason(t *testing.T) {
 	if a.Error == nil || a.Error.Kind != wire.KindRenewed {
 		t.Fatalf("%+v, want renewed", a)
 	}
+	c.send(wire.AskEvents, "") // read by whoever is still there
+	if err := c.cmd.Process.Signal(syscall.Signal(0)); err != nil {
+		t.Errorf("the worker has ended by itself: %v", err)
+	}
+	_ = c.in.Close()
 	if code := c.end(patience); code != 0 {
 		t.Errorf("exit code %d: %s", code, c.errs.String())
 	}
