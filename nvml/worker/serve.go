@@ -103,15 +103,14 @@ func (s *session) serve(requests <-chan []byte) error {
 		case err != nil:
 			err = fmt.Errorf("read request: %w", err)
 		case r.Ask == wire.AskEvents && s.lib != nil:
-			err := s.stream()
+			if err := s.stream(); err != nil {
+				return err
+			}
 			// It is the input that ends a worker: one that ends by itself looks as if
 			// it had died.
-			for err == nil {
-				if _, more := <-requests; !more {
-					break
-				}
+			for range requests {
 			}
-			return err
+			return nil
 		default:
 			a, err = s.answer(r)
 		}

@@ -122,3 +122,22 @@ func TestWaitThatFailsSaysWhyAndTheWorkerStays(t *testing.T) {
 		t.Errorf("exit code %d: %s", code, c.errs.String())
 	}
 }
+
+func TestLossOfAWatchedGPUEndsTheWait(t *testing.T) {
+	m := running(t, node(t, 2))
+	c := listening(t, m)
+	m.apply(t, 1, fake.Xid{Code: 79}, fake.Lost(true))
+	if e := c.event(); e.Xid != 79 || e.PCI != m.addresses[1] {
+		t.Errorf("%+v, want Xid 79: what happened before is told", e)
+	}
+	for {
+		a := c.answer()
+		if a.Error == nil {
+			continue // the recovery action, a heartbeat
+		}
+		if a.Error.Kind != wire.KindLost {
+			t.Errorf("%+v, want lost", a.Error)
+		}
+		return
+	}
+}
