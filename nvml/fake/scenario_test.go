@@ -35,6 +35,12 @@ func TestShippedScenariosDecode(t *testing.T) {
 			if len(s.GPUs) != count {
 				t.Errorf("%d GPUs, want %d", len(s.GPUs), count)
 			}
+			d := fake.New(s)
+			for _, step := range s.Timeline {
+				if err := d.Apply(step); err != nil {
+					t.Errorf("at %s: %v", step.At, err)
+				}
+			}
 		})
 	}
 }

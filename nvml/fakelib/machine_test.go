@@ -332,6 +332,39 @@ func TestLibraryOfAnotherVersionCannotBegin(t *testing.T) {
 	upgraded.want("init", "18")
 }
 
+func TestOldLibraryEndsItsUserAtALaterFunction(t *testing.T) {
+	library(t)
+	folder := t.TempDir()
+	if err := compile.Library(t.Context(), filepath.Join(folder, "libnvidia-ml.so.1"), compile.Options{Old: true}); err != nil {
+		t.Fatal(err)
+	}
+	p := start(t, "driver: {version: \"450.80.02\", cuda: \"11.0\"}\n"+two).probe(t, "LD_LIBRARY_PATH="+folder)
+	p.want("init", "0", "index 0", "0", "temperature", "0 58", "field 82", "0 0 1 39", "field 230", "0 2 0 0")
+	p.begin("temperatureV")
+	if line, ok := <-p.out; ok {
+		t.Fatalf("an answer: %s", line)
+	}
+	if err := p.command.Wait(); err == nil || p.command.ProcessState.ExitCode() != 127 {
+		t.Errorf("ended with %v, want exit code 127", err)
+	}
+}
+
+func TestAMachineNeedsAFolderOfItsOwn(t *testing.T) {
+	s, err := fake.Node("h100", 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	folder := t.TempDir()
+	first, err := fakelib.New(folder, fake.New(s))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer first.Close()
+	if _, err := fakelib.New(folder, fake.New(s)); err == nil || !strings.HasPrefix(err.Error(), "make a scripted machine in "+folder) {
+		t.Errorf("a second machine in one folder: %v", err)
+	}
+}
+
 func TestWithoutAPageThereIsNoDriver(t *testing.T) {
 	p := machine{Machine: &fakelib.Machine{}}.probe(t, "GPUVET_FAKE_NVML=/nonexistent")
 	p.want("init", "9", "count", "1 0")

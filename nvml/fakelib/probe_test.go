@@ -37,7 +37,7 @@ var build = sync.OnceValues(func() (built, error) {
 		return b, err
 	}
 	said, err := exec.CommandContext(ctx, "gcc", "-std=gnu11", "-O1", "-isystem", include, "-Wno-deprecated-declarations",
-		"testdata/probe.c", b.library, "-Wl,-rpath,"+folder, "-o", b.probe).CombinedOutput()
+		"testdata/probe.c", b.library, "-Wl,-rpath,"+folder, "-Wl,-z,lazy", "-o", b.probe).CombinedOutput()
 	if err != nil {
 		return b, fmt.Errorf("compile the probe: %w\n%s", err, said)
 	}

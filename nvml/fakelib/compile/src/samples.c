@@ -1,6 +1,8 @@
 /* What the driver keeps of the recent past: nvmlDeviceGetSamples, and GPM. */
 #include "fake.h"
 
+#include <sched.h>
+
 static bool value_of(const struct sample *sample, nvmlSamplingType_t type, unsigned int *value)
 {
 	switch (type) {
@@ -13,17 +15,21 @@ static bool value_of(const struct sample *sample, nvmlSamplingType_t type, unsig
 	}
 }
 
-/* consistent copies a part of a GPU that is not just being written. */
+/*
+ * consistent copies a part of a GPU that is not just being written. It takes
+ * what is there once it has waited for much longer than a write can take: the
+ * writer may have been killed in the middle of one.
+ */
 static void consistent(const struct gpu *gpu, const void *part, void *copy, size_t size)
 {
-	uint64_t before;
+	uint64_t before, deadline = now_us() + 100000;
 
 	do {
-		while ((before = LOAD(gpu->sequence)) & 1)
-			;
+		while ((before = LOAD(gpu->sequence)) & 1 && now_us() < deadline)
+			sched_yield();
 		memcpy(copy, part, size);
 		__atomic_thread_fence(__ATOMIC_ACQUIRE);
-	} while (LOAD(gpu->sequence) != before);
+	} while (LOAD(gpu->sequence) != before && now_us() < deadline);
 }
 
 nvmlReturn_t nvmlDeviceGetSamples(nvmlDevice_t device, nvmlSamplingType_t type, unsigned long long last_seen,
