@@ -114,24 +114,23 @@ func TestEventsComeInOrder(t *testing.T) {
 func TestStreamBreaksWithTheCause(t *testing.T) {
 	for name, test := range map[string]struct {
 		file, text string
+		silence    time.Duration
 		want       string
 	}{
-		"the worker dies":      {"die-events", "", "exit status 127"},
-		"a GPU is lost":        {"fail-events", "lost", "GPU is lost"},
-		"the driver is gone":   {"fail-events", "renewed", "unloaded"},
-		"nonsense":             {"tell", "Segmentation fault\n", "no answer"},
-		"no heartbeat":         {"quiet", "", "no heartbeat since"},
-		"another driver there": {"load", "570.195.03@2", "unloaded"},
+		"the worker dies":      {"die-events", "", 0, "exit status 127"},
+		"a GPU is lost":        {"fail-events", "lost", 0, "GPU is lost"},
+		"the driver is gone":   {"fail-events", "renewed", 0, "unloaded"},
+		"nonsense":             {"tell", "Segmentation fault\n", 0, "no answer"},
+		"no heartbeat":         {"quiet", "", 500 * time.Millisecond, "no heartbeat since"},
+		"another driver there": {"load", "570.195.03@2", 0, "unloaded"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := newScript(t, 1)
-			c := newClient(t, s, func(o *client.Options) { o.Silence = 500 * time.Millisecond })
+			c := newClient(t, s, func(o *client.Options) { o.Silence = test.silence })
 			e := listen(t, c)
 			eventually(t, "the worker to wait", s.listening(t, 1))
 			s.put(t, test.text, test.file)
-			if _, err := c.Inventory(t.Context()); err != nil {
-				t.Fatal(err)
-			}
+			_, _ = c.Inventory(t.Context()) // sees another driver
 			if err := e.end(t); err == nil || !strings.Contains(err.Error(), test.want) {
 				t.Errorf("events: %v, want %q in it", err, test.want)
 			}
@@ -161,7 +160,7 @@ func TestSilentStreamIsNotFollowedByAnother(t *testing.T) {
 
 func TestGPUThatHangsAsItIsWatchedIsLeftOutUntilItComesBack(t *testing.T) {
 	s := newScript(t, 3)
-	c := newClient(t, s, func(o *client.Options) { o.Deadline = 300 * time.Millisecond })
+	c := newClient(t, s, func(o *client.Options) { o.Deadline = 500 * time.Millisecond })
 	if _, err := c.Inventory(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -257,7 +256,7 @@ func TestReleaseEndsAllThatAnswer(t *testing.T) {
 
 func TestReleaseWaitsForWhatIsOutAndNamesWhatStaysOut(t *testing.T) {
 	s := newScript(t, 3)
-	c := newClient(t, s, func(o *client.Options) { o.Deadline, o.Patience = 400*time.Millisecond, 50*time.Millisecond })
+	c := newClient(t, s, func(o *client.Options) { o.Deadline, o.Patience = time.Second, 50*time.Millisecond })
 	mustRead(t, c, 2)
 	s.put(t, "", "hang", "readings", pciOf(2))
 	var out sync.WaitGroup
@@ -292,7 +291,7 @@ func TestReleaseWaitsForWhatIsOutAndNamesWhatStaysOut(t *testing.T) {
 func TestCloseWaitsForNothing(t *testing.T) {
 	s := newScript(t, 2)
 	s.put(t, "", "deaf")
-	c := newClient(t, s, func(o *client.Options) { o.Deadline, o.Patience = 200*time.Millisecond, 50*time.Millisecond })
+	c := newClient(t, s, func(o *client.Options) { o.Deadline, o.Patience = 500*time.Millisecond, 50*time.Millisecond })
 	mustRead(t, c, 0)
 	s.put(t, "", "hang", "readings", pciOf(0))
 	if _, err := c.Readings(t.Context(), pciOf(0)); !errors.Is(err, nvml.ErrTimeout) {
