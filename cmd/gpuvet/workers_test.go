@@ -8,7 +8,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -51,21 +50,9 @@ func throughWorkers(t testing.TB) []string {
 // workers are the processes that this daemon has started.
 func (d *running) workers() []int {
 	d.t.Helper()
-	var pids []int
-	tasks, _ := filepath.Glob("/proc/self/task/*/children")
-	for _, task := range tasks {
-		children, _ := os.ReadFile(task)
-		for _, child := range strings.Fields(string(children)) {
-			pid, err := strconv.Atoi(child)
-			if err != nil {
-				d.t.Fatal(err)
-			}
-			if name, _ := os.ReadFile(fmt.Sprintf("/proc/%d/comm", pid)); strings.TrimSpace(string(name)) == "gpuvet-nvml" {
-				pids = append(pids, pid)
-			}
-		}
-	}
-	return pids
+	return slices.DeleteFunc(childrenOf(d.t, os.Getpid()), func(pid int) bool {
+		return nameOf(pid) != "gpuvet-nvml"
+	})
 }
 
 func (d *running) untilLog(words string) {
