@@ -153,7 +153,7 @@ func childrenOf(t testing.TB, pid int) []int {
 	tasks, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", pid))
 	for _, task := range tasks {
 		text, _ := os.ReadFile(task) // a thread may have ended
-		for _, field := range strings.FieldsSeq(string(text)) {
+		for field := range strings.FieldsSeq(string(text)) {
 			child, err := strconv.Atoi(field)
 			if err != nil {
 				t.Fatal(err)
