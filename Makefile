@@ -34,7 +34,7 @@ fakelib: ## build a libnvidia-ml.so.1 that plays scenarios, out/fakelib; takes g
 	go run ./nvml/fakelib/build -o out/fakelib/libnvidia-ml.so.1
 
 gpu-check: ## hold the real driver to the contract; skipped with the reason where there is no GPU
-	go test -count=1 -v -run 'GPU' ./nvml/worker
+	go test -count=1 -v -run RealGPU ./nvml/worker
 
 test: ## unit tests with the race detector
 	go test -race ./...
