@@ -65,7 +65,7 @@ func TestDaemonSetXidFencesAndRecovers(t *testing.T) {
 
 	// The new pod finds the state of the old one, and a driver that was loaded again.
 	s.Play(t, "{at: 1s, reload: driver}")
-	s.Delete(t)
+	s.AwaitGone(t, s.Delete(t))
 	s.awaitHealthy(t)
 	cluster.AwaitRunning(t, "after-the-fault")
 	s.awaitEvents(t, "GPULostCleared", 1)
@@ -88,7 +88,7 @@ func TestDaemonSetKeepsFence(t *testing.T) {
 	s.Rollout(t)
 	s.awaitXids(t, 0, 79, 1)
 	// A line that comes while no daemon runs, or while the next one starts.
-	s.Delete(t)
+	s.AwaitGone(t, s.Delete(t))
 	s.lose(t, 1)
 	s.AwaitReady(t)
 	s.awaitFenced(t, 1)

@@ -222,27 +222,31 @@ func (s *Set) Kill9(t testing.TB) {
 	s.AwaitReady(t)
 }
 
-// Delete deletes the pod, waits until it is gone and returns how long that took.
-// The DaemonSet makes another one.
-func (s *Set) Delete(t testing.TB) time.Duration {
+// Delete asks for the pod to be deleted. The DaemonSet makes another one as soon
+// as its container has ended.
+func (s *Set) Delete(t testing.TB) *corev1.Pod {
 	t.Helper()
-	pod, err := s.find(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
+	pod := s.AwaitReady(t)
 	s.told = append(s.told, s.podLog(pod.Name))
-	pods, started := s.cluster.Admin().CoreV1().Pods(namespace), time.Now()
-	if err := pods.Delete(t.Context(), pod.Name, metav1.DeleteOptions{}); err != nil {
+	if err := s.cluster.Admin().CoreV1().Pods(namespace).Delete(t.Context(), pod.Name, metav1.DeleteOptions{}); err != nil {
 		t.Fatalf("delete pod: %v", err)
 	}
+	return pod
+}
+
+// AwaitGone waits until the pod is there no more.
+func (s *Set) AwaitGone(t testing.TB, pod *corev1.Pod) {
+	t.Helper()
 	kube.Eventually(t, time.Minute, func() error {
-		now, err := pods.Get(t.Context(), pod.Name, metav1.GetOptions{})
-		if apierrors.IsNotFound(err) {
+		now, err := s.cluster.Admin().CoreV1().Pods(namespace).Get(t.Context(), pod.Name, metav1.GetOptions{})
+		switch {
+		case apierrors.IsNotFound(err):
 			return nil
+		case err == nil:
+			err = fmt.Errorf("pod %s is still there, %s", now.Name, now.Status.Phase)
 		}
-		return fmt.Errorf("pod is still there, %s: %w", now.Status.Phase, err)
+		return err
 	})
-	return time.Since(started)
 }
 
 // Rollout changes the template of the pods and waits until the new one is ready.

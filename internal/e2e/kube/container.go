@@ -16,10 +16,14 @@ import (
 
 // Process is a process of a container, as /proc shows it.
 type Process struct {
-	PID, Parent int
-	Name        string // of the program, 15 bytes at most
-	State       string // one letter, see proc_pid_stat(5)
+	PID  int
+	Name string // of the program, 15 bytes at most
+	// Threads are the states of its threads, a letter each, see proc_pid_stat(5).
+	Threads string
 }
+
+// Stuck reports whether a thread waits in the kernel where no signal reaches it.
+func (p Process) Stuck() bool { return strings.Contains(p.Threads, "D") }
 
 // Processes are those in the cgroups of the pod's first container, in the order
 // of their start. The first one is the container's own.
@@ -53,15 +57,20 @@ func (c *Cluster) Processes(t testing.TB, pod *corev1.Pod) []Process {
 
 // ReadProcess reads /proc about a process. It is an error if there is none.
 func ReadProcess(pid int) (Process, error) {
-	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-	if err != nil {
-		return Process{}, fmt.Errorf("read process: %w", err)
+	p := Process{PID: pid}
+	threads, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", pid))
+	if err != nil || len(threads) == 0 {
+		return p, fmt.Errorf("read process %d: it has no threads", pid)
 	}
-	// The name may hold anything, a parenthesis too.
-	begin, end := strings.IndexByte(string(stat), '('), strings.LastIndexByte(string(stat), ')')
-	p := Process{PID: pid, Name: string(stat[begin+1 : end])}
-	if _, err := fmt.Sscan(string(stat[end+1:]), &p.State, &p.Parent); err != nil {
-		return Process{}, fmt.Errorf("read process %d: %w", pid, err)
+	for _, thread := range threads {
+		stat, err := os.ReadFile(thread)
+		if err != nil {
+			continue // it has ended
+		}
+		// The name may hold anything, a parenthesis too.
+		begin, end := strings.IndexByte(string(stat), '('), strings.LastIndexByte(string(stat), ')')
+		p.Name = string(stat[begin+1 : end])
+		p.Threads += string(stat[end+2])
 	}
 	return p, nil
 }

@@ -7,6 +7,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -61,18 +62,19 @@ func (c *Cluster) NewFilesystem(t testing.TB) *Filesystem {
 }
 
 // Freeze lets everybody who writes there wait in the kernel, where no signal
-// reaches them. It is thawed at the end of the test, before whatever was made
-// earlier in the test is removed.
-func (f *Filesystem) Freeze(t testing.TB) {
+// reaches them, until melt is called: at the end of the test at the latest.
+func (f *Filesystem) Freeze(t testing.TB) (melt func()) {
 	t.Helper()
 	if err := control(f.Dir, freeze); err != nil {
 		t.Fatalf("freeze filesystem: %v", err)
 	}
-	t.Cleanup(func() {
+	melt = sync.OnceFunc(func() {
 		if err := control(f.Dir, thaw); err != nil {
 			t.Errorf("thaw filesystem: %v", err)
 		}
 	})
+	t.Cleanup(melt)
+	return melt
 }
 
 func control(dir string, request uint) error {
