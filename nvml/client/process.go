@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -48,7 +49,7 @@ func launch(path string, args, env []string) (_ *process, err error) {
 	}
 	if err == nil {
 		p.cmd = exec.Command(path, args...)
-		p.cmd.Env = append(os.Environ(), env...)
+		p.cmd.Env = append(environ(), env...)
 		p.cmd.Stdin, p.cmd.Stdout, p.cmd.Stderr = theirIn, theirOut, &p.stderr
 		p.cmd.WaitDelay = grace
 		// A terminal's Ctrl-C is for the daemon, which then ends its workers.
@@ -64,6 +65,13 @@ func launch(path string, args, env []string) (_ *process, err error) {
 	_ = theirIn.Close()
 	_ = theirOut.Close()
 	return p, nil
+}
+
+// environ is that of this process, without what has the dynamic linker look up
+// every function at once: the bindings name many that an older driver lacks, and
+// the worker would end before it could say so.
+func environ() []string {
+	return slices.DeleteFunc(os.Environ(), func(s string) bool { return strings.HasPrefix(s, "LD_BIND_NOW=") })
 }
 
 func launchError(path string, err error) error {

@@ -5,7 +5,7 @@
 //	driver := fake.New(scenario)
 //	machine, err := fakelib.New(dir, driver)
 //	go machine.Run(ctx)
-//	worker := exec.Command("gpuvet-nvml", "--nvml-library", library)
+//	worker := exec.Command("gpuvet-nvml", "--library", library)
 //	worker.Env = append(os.Environ(), machine.Env()...)
 //
 // The library knows nothing but a page, a file that it maps read-only and that a

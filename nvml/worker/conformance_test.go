@@ -50,3 +50,16 @@ func driverOf(t *testing.T, o client.Options) nvml.Driver {
 	t.Cleanup(c.Close)
 	return c
 }
+
+// The environment of whoever starts the daemon must not have the linker look up
+// what the driver lacks.
+func TestWorkerStartsThoughTheLinkerIsToldToBindAtOnce(t *testing.T) {
+	t.Setenv("LD_BIND_NOW", "1")
+	m := runningOver(t, node(t, 1), libraries.old(t))
+	d := driverOf(t, client.Options{
+		Worker: workerPath, Library: func() (string, error) { return libraries.old(t), nil }, Sysfs: m.sysfs, Env: m.env,
+	})
+	if _, err := d.Inventory(t.Context()); err != nil {
+		t.Error(err)
+	}
+}
