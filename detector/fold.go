@@ -41,11 +41,11 @@ func fold(s *State, p *Policy, e Event) (*State, []Transition, time.Time) {
 	return f.next, f.transitions, f.next.deadline(f.next.Time, f.next.Mono)
 }
 
-// expire fires the deadlines up to a time, as the next event would.
+// expire fires the deadlines up to a time, as the next event would. It ends
+// nothing by evidence: the end of a pause is none, and only an event is.
 func expire(s *State, p *Policy, at time.Time, mono time.Duration) (*State, []Transition, time.Time) {
 	f := &folding{policy: p, event: Event{Time: at, Mono: mono, Boot: s.Boot}, next: shallow(s)}
 	f.advance()
-	f.settle()
 	f.remember()
 	return f.next, f.transitions, f.next.deadline(f.next.Time, f.next.Mono)
 }
