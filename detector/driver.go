@@ -51,7 +51,8 @@ func (f *folding) noteLoaded(was, is DriverState) {
 }
 
 // driverMissing takes it that there is no driver. Its version is kept, so that
-// the next one can be compared with it.
+// the next one can be compared with it. One that was stuck still is: a driver
+// without its library cannot be asked either, nor one that takes its time.
 func (f *folding) driverMissing() {
 	e, d := &f.event, &f.next.Driver
 	if d.Missing != e.Fields["cause"] {
@@ -60,8 +61,7 @@ func (f *folding) driverMissing() {
 	if d.Missing == "" {
 		d.Absent = e.Mono
 	}
-	d.Missing, d.Asked, d.Stuck = e.Fields["cause"], true, false
-	f.lowerNode(DriverStuck)
+	d.Missing, d.Asked = e.Fields["cause"], true
 	f.silence()
 }
 

@@ -162,7 +162,7 @@ func TestStuckDriverIsOverWhenItIsSeenOtherwise(t *testing.T) {
 	stuck := Event{Source: SourceState, Kind: KindDriverStuck, Time: at(10)}
 	for name, end := range map[string]func(s *script){
 		"it is loaded":   func(s *script) { s.start(20, "boot-1"); s.driver(21, "a") },
-		"it is gone":     func(s *script) { s.fold(Event{Source: SourceState, Kind: KindDriverMissing, Time: at(20)}) },
+		"it answers":     func(s *script) { s.fold(Event{Source: SourceState, Kind: KindDriverAnswers, Time: at(20)}) },
 		"after a reboot": func(s *script) { s.start(20, "boot-2"); s.driver(21, "c") },
 		"missing after it": func(s *script) {
 			s.start(20, "boot-2")
@@ -180,6 +180,28 @@ func TestStuckDriverIsOverWhenItIsSeenOtherwise(t *testing.T) {
 				t.Error("the driver counts as stuck")
 			}
 		})
+	}
+}
+
+// After a restart of the daemon the first inventory may run out of time before
+// the driver is known to be stuck, and a library may be taken away meanwhile.
+func TestStuckDriverThatCannotBeAskedIsStuckStill(t *testing.T) {
+	for _, cause := range []error{nvml.ErrTimeout, nvml.ErrNoDriver} {
+		s := newScript(t)
+		s.driver(1, "a")
+		s.fold(Event{Source: SourceState, Kind: KindDriverStuck, Time: at(10)})
+		s.start(20, "boot-1")
+		s.told = nil
+		f := NewFacts(nvml.DefaultFreshness, s.fold)
+		f.Observe(nvml.Observation{Time: at(30), InventoryErr: cause})
+		s.says()
+		f.Observe(nvml.Observation{Time: at(31), InventoryErr: nvml.ErrStuck})
+		s.says()
+		if !s.state.Driver.Stuck || !view(s.state).Ready() {
+			t.Errorf("%v: driver %+v", cause, s.state.Driver)
+		}
+		f.Observe(nvml.Observation{Time: at(40), InventoryErr: nvml.ErrNoDriver})
+		s.says(" DriverStuck cleared: no longer so") // it was stuck before our eyes, and has answered
 	}
 }
 
