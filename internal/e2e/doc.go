@@ -6,7 +6,7 @@
 // reach the module that ships.
 //
 //	CGO_ENABLED=0 go run -trimpath ./build             # once; minutes when cold
-//	CGO_ENABLED=0 go test -trimpath -timeout 20m ./... # needs root
+//	CGO_ENABLED=0 go test -trimpath -timeout 20m ./... # needs root, make and gcc
 //
 // Both flags belong to one set that every build here shares. With any other set
 // the Go build cache keeps Kubernetes a second time, which costs ten minutes
