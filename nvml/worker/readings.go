@@ -71,10 +71,7 @@ func (b *batch) power(r *nvml.Readings, found map[uint32]uint64) {
 
 func (b *batch) memory(r *nvml.Readings) {
 	if m, ok := asks(b, "nvmlDeviceGetMemoryInfo_v2", b.device.GetMemoryInfo_v2); ok {
-		// The header says that used includes what is reserved; drivers leave it out.
-		if m.Used <= m.Total && m.Reserved <= m.Used && m.Free > m.Total-m.Used-m.Reserved {
-			m.Used -= m.Reserved
-		}
+		m.Used = usedOf(m)
 		r.MemoryTotal, r.MemoryReserved = counted(m.Total, true), counted(m.Reserved, true)
 		r.MemoryUsed, r.MemoryFree = counted(m.Used, true), counted(m.Free, true)
 		return
@@ -83,6 +80,16 @@ func (b *batch) memory(r *nvml.Readings) {
 	// the total.
 	m, ok := asks(b, "nvmlDeviceGetMemoryInfo", b.device.GetMemoryInfo)
 	r.MemoryTotal, r.MemoryUsed, r.MemoryFree = counted(m.Total, ok), counted(m.Used, ok), counted(m.Free, ok)
+}
+
+// usedOf is the memory in use without what is reserved. The header says that the
+// driver counts that in; drivers leave it out.
+func usedOf(m binding.Memory_v2) uint64 {
+	told := m.Used <= m.Total && m.Free <= m.Total && m.Reserved < m.Total // all ones are more than any memory
+	if told && m.Reserved <= m.Used && m.Reserved+m.Free > m.Total-m.Used {
+		return m.Used - m.Reserved
+	}
+	return m.Used
 }
 
 func (b *batch) utilization(r *nvml.Readings) {
