@@ -133,7 +133,7 @@ type Readings struct {
 type Health struct {
 	Time time.Time `json:"time"` // when the facts were taken
 
-	Recovery Maybe[RecoveryAction] `json:"recovery,omitzero"` // NVML field 230, driver 570 and later
+	Recovery Maybe[RecoveryAction] `json:"recovery,omitzero"` // NVML field 230, driver 570 and later; before, a reset alone
 
 	ECC []ECCCount `json:"ecc,omitempty"` // one per kind, lifetime and location that the GPU counts
 

@@ -3,6 +3,7 @@
 package worker
 
 import (
+	"errors"
 	"time"
 
 	binding "github.com/NVIDIA/go-nvml/pkg/nvml"
@@ -26,6 +27,10 @@ func (s *session) health(pci string) (*nvml.Health, error) {
 		b.rows(&h, found)
 		b.errors(&h)
 	})
+	if e, ok := errors.AsType[*callError](err); ok && e.code == binding.ERROR_RESET_REQUIRED {
+		// The driver's word all the same, and before 570 its only one.
+		return &nvml.Health{Time: time.Now(), Recovery: nvml.Some(nvml.RecoverGPUReset)}, nil
+	}
 	if err != nil {
 		return nil, err
 	}

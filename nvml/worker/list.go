@@ -21,7 +21,7 @@ import (
 
 // list lists the driver and its GPUs without touching one.
 func (s *session) list() (*wire.List, error) {
-	if now := loading(s.o.Sysfs); now != s.loading {
+	if now := loading(s.o.Sysfs); now.inode != s.loading.inode {
 		return nil, &callError{call: fmt.Sprintf("list: this worker began with %s, and now there is %s", s.loading, now), kind: wire.KindRenewed}
 	}
 	version, err := s.driverVersion()
@@ -32,7 +32,7 @@ func (s *session) list() (*wire.List, error) {
 	if err != nil {
 		return nil, err
 	}
-	l := &wire.List{Driver: version, CUDA: s.cudaVersion(), Load: s.loading.String(), GPUs: gpus}
+	l := &wire.List{Driver: version, CUDA: s.cudaVersion(), Load: module{version, s.loading.inode}.String(), GPUs: gpus}
 	if s.loading.inode == 0 {
 		// Without sysfs, another loading of the same version cannot be told.
 		l.Load = version
@@ -160,7 +160,9 @@ func address(info binding.PciInfo) string {
 
 // module is one loading of the kernel module. Its folder in sysfs gets a new
 // inode number each time it is made: kernfs hands numbers out cyclically
-// (fs/kernfs/dir.c, idr_alloc_cyclic), and every mount shows the same.
+// (fs/kernfs/dir.c, idr_alloc_cyclic), and every mount shows the same. The number
+// alone tells loadings apart: the version in it cannot be read while the module
+// is on its way in, and faults of a loading end with it.
 type module struct {
 	version string
 	inode   uint64

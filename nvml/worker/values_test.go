@@ -192,7 +192,6 @@ func TestFailuresOfOneGPUAreToldApart(t *testing.T) {
 		{"driver-not-loaded", wire.KindRenewed, "driver is not loaded"},
 		{"lib-rm-mismatch", wire.KindRenewed, "differ in version"},
 		{"unknown", wire.KindOther, "internal driver error"},
-		{"reset-required", wire.KindOther, "requires a reset"},
 		{"no-permission", wire.KindOther, "no permission"},
 	} {
 		m := running(t, node(t, 2))
@@ -208,6 +207,26 @@ func TestFailuresOfOneGPUAreToldApart(t *testing.T) {
 				t.Errorf("%s: %s: %+v, want %s with the call and %q", test.failure, ask, e, test.want, test.text)
 			}
 			c.ask(ask, m.addresses[1])
+		}
+	}
+}
+
+// Before 570 the driver asks for a reset by the error alone.
+func TestGPUThatRequiresAResetSaysSo(t *testing.T) {
+	m := running(t, node(t, 1))
+	c := opened(t, m)
+	c.ask(wire.AskHealth, m.addresses[0])
+	m.apply(t, 0, fake.Fail{With: "reset-required"})
+	eventually(t, "GPU fails", func() bool { return c.fails(wire.AskReadings, m.addresses[0]) })
+	for range 2 {
+		h := c.ask(wire.AskHealth, m.addresses[0]).Health
+		if diff := cmp.Diff(nvml.Health{Time: h.Time, Recovery: nvml.Some(nvml.RecoverGPUReset)}, *h); diff != "" || h.Time.IsZero() {
+			t.Errorf("(-want +got):\n%s", diff)
+		}
+		for _, ask := range []wire.Ask{wire.AskReadings, wire.AskDescribe} {
+			if e := c.refused(ask, m.addresses[0]); e.Kind != wire.KindOther || !contains(e.Text, "requires a reset") {
+				t.Errorf("%s: %+v", ask, e)
+			}
 		}
 	}
 }
@@ -280,6 +299,21 @@ func TestDriverReplacedUnderTheWorkerIsRenewed(t *testing.T) {
 	}
 	if load := opened(t, m).ask(wire.AskList, "").List.Load; load == before || load == "" {
 		t.Errorf("load %q after a reload, was %q", load, before)
+	}
+}
+
+// A loading that looks like another one would end the faults of the one before.
+func TestLoadingIsTheSameWhateverSysfsTellsOfIt(t *testing.T) {
+	m := running(t, node(t, 1))
+	c := opened(t, m)
+	want := c.ask(wire.AskList, "").List.Load
+	if err := os.Remove(filepath.Join(m.sysfs, "module/nvidia/version")); err != nil {
+		t.Fatal(err)
+	}
+	for name, c := range map[string]*conversation{"as before": c, "of another worker": opened(t, m)} {
+		if load := c.ask(wire.AskList, "").List.Load; load != want {
+			t.Errorf("load %s is %q, want %q", name, load, want)
+		}
 	}
 }
 
