@@ -44,9 +44,15 @@ func (f *folding) advance() {
 	}
 }
 
-// forgetHeld drops what was never visible: a start of the daemon looks anew.
+// forgetHeld drops what was never visible and only a fact: a start of the daemon
+// looks anew. An event is not told again, and is held on; but a boot ends the
+// clock of its hold, and drops it too.
 func (f *folding) forgetHeld() {
-	held := func(c Condition) bool { return c.Held != nil }
+	renewed := f.event.Boot != f.next.Boot
+	held := func(c Condition) bool { return c.Held != nil && (renewed || !c.Event) }
+	if slices.ContainsFunc(f.next.Node, held) {
+		f.next.Node = slices.DeleteFunc(slices.Clone(f.next.Node), held)
+	}
 	for i, g := range f.next.GPUs {
 		if slices.ContainsFunc(g.Conditions, held) {
 			g = f.own(i)

@@ -26,12 +26,13 @@ import (
 
 // Detector is the one owner of the state.
 type Detector struct {
-	policy *Policy
 	boot   string
 	epoch  time.Time // the wall-clock time at which the boot's clock was zero
 	log    *zap.Logger
 	keeper *keeper
 
+	base    *Policy // without the rows of an event
+	policy  atomic.Pointer[Policy]
 	current atomic.Pointer[Snapshot]
 
 	mu       sync.Mutex
@@ -43,6 +44,7 @@ type Detector struct {
 
 // Config says what a detector works with.
 type Config struct {
+	// Policy holds until an event brings another, or the saved state has one.
 	Policy *Policy
 	Saved  Saved         // as restored; its zero value: nothing is known
 	Boot   string        // boot id
@@ -61,18 +63,20 @@ func New(c Config) *Detector {
 		c.Log = zap.NewNop()
 	}
 	d := &Detector{
-		policy: c.Policy, boot: c.Boot, epoch: time.Now().Add(-c.Uptime), log: c.Log,
+		base: c.Policy, boot: c.Boot, epoch: time.Now().Add(-c.Uptime), log: c.Log,
 		state:   c.Saved.State,
 		changed: make(chan struct{}), wake: make(chan struct{}, 1),
 	}
+	d.policy.Store(d.base.inForce(d.state))
 	d.deadline = d.state.deadline(d.state.Time, d.state.Mono)
 	d.keeper = newKeeper(c)
 	d.current.Store(view(c.Saved.State))
 	return d
 }
 
-// Policy is the policy in force.
-func (d *Detector) Policy() *Policy { return d.policy }
+// Policy is the policy in force. It is never written again: a change brings
+// another one.
+func (d *Detector) Policy() *Policy { return d.policy.Load() }
 
 // Snapshot is the newest one.
 func (d *Detector) Snapshot() *Snapshot { return d.current.Load() }
@@ -101,9 +105,12 @@ func (d *Detector) take(e Event) (*Snapshot, uint64) {
 	defer d.mu.Unlock()
 	d.complete(&e)
 	before := d.state.Seq
-	next, transitions, deadline := fold(d.state, d.policy, e)
+	next, transitions, deadline := fold(d.state, d.policy.Load(), e)
 	if next.Seq == before {
 		return d.current.Load(), d.keeper.version()
+	}
+	if next.Policy != d.state.Policy {
+		d.policy.Store(d.base.inForce(next))
 	}
 	version := d.keeper.keep(next, &e, transitions)
 	return d.publish(next, deadline), version
@@ -184,7 +191,7 @@ func (d *Detector) expire() {
 		return
 	}
 	now := time.Now()
-	next, transitions, deadline := expire(d.state, d.policy, now.Round(0), max(now.Sub(d.epoch), 1))
+	next, transitions, deadline := expire(d.state, d.policy.Load(), now.Round(0), max(now.Sub(d.epoch), 1))
 	d.deadline = deadline
 	if len(transitions) == 0 {
 		return

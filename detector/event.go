@@ -26,6 +26,8 @@ type Event struct {
 	SXid   *Report           `json:"sxid,omitempty"`
 	Fields map[string]string `json:"fields,omitempty"`
 	Holder *Holder           `json:"holder,omitempty"`
+	// Policy has the rows by which a policy differs from the default.
+	Policy []PolicyRow `json:"policy,omitempty"`
 }
 
 // Device names the GPU or MIG instance that an event is about. An event about
@@ -99,7 +101,7 @@ const (
 	KindDriverMissing Kind = "DriverMissing" // Fields: cause
 	KindDriverStuck   Kind = "DriverStuck"   // it answers no question, whichever GPU that is about; Fields: cause
 	KindDriverAnswers Kind = "DriverAnswers" // it does again
-	KindPolicy        Kind = "Policy"        // Fields: digest
+	KindPolicy        Kind = "Policy"        // Fields: digest; Policy
 	KindClear         Kind = "Clear"         // by hand; Fields: reason (empty: all), author
 	KindPaused        Kind = "Paused"        // NVML is to be closed; Fields: for, by, author, why; value: of the annotation or label
 	KindResumed       Kind = "Resumed"       // and opened again; Fields: by, author

@@ -166,6 +166,7 @@ func (f *folding) kernelFault() {
 // raise begins a fault, or adds a sign to one under way. With fact, the fault
 // stands as long as its source says so; otherwise it ends by evidence.
 func (f *folding) raise(pci string, v Verdict, cause, message string, fact bool) {
+	v = f.policy.rule(v, &f.event)
 	if v.Reason == "" {
 		return
 	}

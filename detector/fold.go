@@ -136,7 +136,7 @@ func (f *folding) apply() {
 	case KindDriverAnswers:
 		f.driverAnswers()
 	case KindPolicy:
-		f.next.Policy = e.Fields["digest"]
+		f.changePolicy()
 	case KindPaused:
 		f.pause()
 	case KindResumed:

@@ -17,8 +17,11 @@ import (
 type Policy struct {
 	// Reasons has one row per reason.
 	Reasons map[Reason]Row `json:"reasons"`
-	// Xids has one verdict per Xid of NVIDIA's catalogue.
-	Xids map[int]Verdict `json:"xids"`
+	// Xids has one row per Xid of NVIDIA's catalogue, and per one that a user's
+	// row names.
+	Xids map[int]XidRow `json:"xids"`
+	// Rows are those of the user, by which this policy differs from the default.
+	Rows []PolicyRow `json:"rows,omitempty"`
 }
 
 // Row is how a fault of one reason behaves from its first sign to its end.
@@ -26,14 +29,33 @@ type Row struct {
 	Reason Reason   `json:"reason"`
 	Scope  Scope    `json:"scope"`
 	Taint  TaintKey `json:"taint,omitempty"`
+	// Class, Effect and Action are those of a sign that has no code, and of a
+	// code that says nothing else.
+	Class  Class  `json:"class"`
+	Effect Effect `json:"effect,omitempty"`
+	Action Action `json:"action"`
 	// Hold is how long the fault must last before anyone sees it; zero: at once.
 	Hold time.Duration `json:"hold,omitempty"`
 	// Clear is the evidence that ends it.
 	Clear Clear `json:"clear"`
 	// Quiet is the time without new evidence that ends it, for ClearQuiet.
 	Quiet time.Duration `json:"quiet,omitempty"`
-	// Source says where the rule comes from.
-	Source string `json:"source"`
+	// Ignore: signs are counted and recorded, and are never a condition.
+	Ignore bool `json:"ignore,omitempty"`
+	// Source says where the rule comes from: the catalogue, another document, or
+	// a user's file.
+	Source string `json:"source,omitempty"`
+}
+
+// XidRow is the verdict on one Xid, and where it comes from.
+type XidRow struct {
+	Verdict
+	// Ignore: it is counted and recorded, and is never a condition.
+	Ignore bool   `json:"ignore,omitempty"`
+	Source string `json:"source,omitempty"`
+	// Note says, where the systems in use disagree, who decides otherwise and
+	// why we do as we do.
+	Note string `json:"note,omitempty"`
 }
 
 // Clear names the evidence that ends a fault.
@@ -65,34 +87,35 @@ const quietHour = time.Hour
 
 // DefaultPolicy is what NVIDIA's catalogue says, read by the rules below.
 func DefaultPolicy() *Policy {
+	const gpu, node, work = ScopeGPU, ScopeNode, ScopeWorkload
 	rows := []Row{
-		{Reason: GPULost, Scope: ScopeGPU, Taint: TaintLost, Clear: ClearReset, Source: "catalogue: Xid 79 RESTART_BM; nvml.h ERROR_GPU_IS_LOST"},
-		{Reason: ResetRequired, Scope: ScopeGPU, Taint: TaintResetRequired, Clear: ClearReset, Source: "catalogue: RESET_GPU; recovery actions 1, 4 and 6"},
-		{Reason: RebootRequired, Scope: ScopeGPU, Taint: TaintRebootRequired, Clear: ClearReset, Source: "catalogue: RESTART_VM; recovery actions 2 and 7"},
-		{Reason: UncorrectableMemory, Scope: ScopeGPU, Taint: TaintMemory, Clear: ClearReset, Source: "catalogue: WORKFLOW_XID_48, FOLLOW_XID_48, Xids 64, 95, 140"},
-		{Reason: RowRemapFailed, Scope: ScopeGPU, Taint: TaintMemory, Clear: ClearHand, Source: "NVIDIA GPU memory error management: no spare row is left"},
-		{Reason: LinkFault, Scope: ScopeGPU, Taint: TaintLink, Clear: ClearReset, Source: "catalogue: WORKFLOW_NVLINK_ERR, WORKFLOW_NVLINK5_ERR; recovery action 3"},
-		{Reason: ThermalFault, Scope: ScopeGPU, Taint: TaintThermal, Clear: ClearReset, Source: "catalogue: CHECK_MECHANICALS"},
-		{Reason: Unresponsive, Scope: ScopeGPU, Taint: TaintUnresponsive, Hold: time.Minute, Clear: ClearLevel, Source: "calls to the driver that do not return"},
-		{Reason: DriverFault, Scope: ScopeGPU, Taint: TaintResetRequired, Clear: ClearReset, Source: "the driver's own line: RmInitAdapter failed"},
-		{Reason: DriverStuck, Scope: ScopeNode, Taint: TaintUnresponsive, Clear: ClearLevel, Source: "a driver that answers no question about any GPU"},
-		{Reason: FabricFault, Scope: ScopeNode, Taint: TaintLink, Clear: ClearReset, Source: "Fabric Manager guide: fatal SXid"},
+		{Reason: GPULost, Scope: gpu, Taint: TaintLost, Class: Hardware, Effect: NoSchedule, Action: ActRebootNode, Clear: ClearReset, Source: "catalogue RESTART_BM; nvml.h ERROR_GPU_IS_LOST"},
+		{Reason: ResetRequired, Scope: gpu, Taint: TaintResetRequired, Class: Driver, Effect: NoSchedule, Action: ActResetGPU, Clear: ClearReset, Source: "catalogue RESET_GPU; recovery actions 1, 4 and 6"},
+		{Reason: RebootRequired, Scope: gpu, Taint: TaintRebootRequired, Class: Driver, Effect: NoSchedule, Action: ActRebootNode, Clear: ClearReset, Source: "catalogue RESTART_VM; recovery actions 2 and 7"},
+		{Reason: UncorrectableMemory, Scope: gpu, Taint: TaintMemory, Class: Hardware, Effect: NoSchedule, Action: ActResetGPU, Clear: ClearReset, Source: "catalogue WORKFLOW_XID_48, FOLLOW_XID_48; Xids 64, 95, 140"},
+		{Reason: RowRemapFailed, Scope: gpu, Taint: TaintMemory, Class: Hardware, Effect: NoSchedule, Action: ActContactSupport, Clear: ClearHand, Source: "NVIDIA GPU memory error management: no spare row is left"},
+		{Reason: LinkFault, Scope: gpu, Taint: TaintLink, Class: Link, Effect: NoSchedule, Action: ActResetGPU, Clear: ClearReset, Source: "catalogue WORKFLOW_NVLINK_ERR, WORKFLOW_NVLINK5_ERR; recovery action 3"},
+		{Reason: ThermalFault, Scope: gpu, Taint: TaintThermal, Class: Hardware, Effect: NoSchedule, Action: ActCheckHardware, Clear: ClearReset, Source: "catalogue CHECK_MECHANICALS"},
+		{Reason: Unresponsive, Scope: gpu, Taint: TaintUnresponsive, Class: Driver, Effect: NoSchedule, Action: ActRebootNode, Hold: time.Minute, Clear: ClearLevel, Source: "calls to the driver that do not return"},
+		{Reason: DriverFault, Scope: gpu, Taint: TaintResetRequired, Class: Driver, Effect: NoSchedule, Action: ActResetGPU, Clear: ClearReset, Source: "the driver's own line: RmInitAdapter failed"},
+		{Reason: DriverStuck, Scope: node, Taint: TaintUnresponsive, Class: Driver, Effect: NoSchedule, Action: ActRebootNode, Clear: ClearLevel, Source: "a driver that answers no question about any GPU"},
+		{Reason: FabricFault, Scope: node, Taint: TaintLink, Class: Fabric, Effect: NoSchedule, Action: ActRebootNode, Clear: ClearReset, Source: "Fabric Manager guide: fatal SXid"},
 
-		{Reason: RowRemapPending, Scope: ScopeGPU, Clear: ClearLevel, Source: "NVIDIA GPU memory error management: a reset will remap; until then the GPU may work on"},
-		{Reason: ContainedMemoryError, Scope: ScopeGPU, Clear: ClearQuiet, Quiet: quietHour, Source: "catalogue: Xid 94 ends one process; 95 or 154 would say more"},
-		{Reason: HardwareWarning, Scope: ScopeGPU, Clear: ClearQuiet, Quiet: quietHour, Source: "catalogue: RESTART_APP, category hardware"},
-		{Reason: LinkWarning, Scope: ScopeGPU, Clear: ClearQuiet, Quiet: quietHour, Source: "catalogue: CHECK_UVM; a non-fatal NVLink report"},
-		{Reason: DriverWarning, Scope: ScopeGPU, Clear: ClearQuiet, Quiet: quietHour, Source: "catalogue: RESTART_APP, category driver; UPDATE_SWFW"},
-		{Reason: FabricWarning, Scope: ScopeNode, Clear: ClearQuiet, Quiet: quietHour, Source: "Fabric Manager guide: non-fatal SXid"},
-		{Reason: Unmonitored, Scope: ScopeGPU, Taint: TaintUnmonitored, Clear: ClearLevel, Source: "a pause that somebody asked for"},
-		{Reason: ApplicationFault, Scope: ScopeWorkload, Clear: ClearQuiet, Quiet: 10 * time.Minute, Source: "catalogue: RESTART_APP, category user-app or software"},
+		{Reason: RowRemapPending, Scope: gpu, Class: Hardware, Action: ActDrainAndReset, Clear: ClearLevel, Source: "NVIDIA GPU memory error management: a reset will remap; until then the GPU may work on"},
+		{Reason: ContainedMemoryError, Scope: gpu, Class: Hardware, Action: ActRestartApp, Clear: ClearQuiet, Quiet: quietHour, Source: "catalogue: Xid 94 ends one process; 95 or 154 would say more"},
+		{Reason: HardwareWarning, Scope: gpu, Class: Hardware, Action: ActRestartApp, Clear: ClearQuiet, Quiet: quietHour, Source: "catalogue RESTART_APP, category hardware"},
+		{Reason: LinkWarning, Scope: gpu, Class: Link, Action: ActWatch, Clear: ClearQuiet, Quiet: quietHour, Source: "catalogue CHECK_UVM; a non-fatal NVLink report"},
+		{Reason: DriverWarning, Scope: gpu, Class: Driver, Action: ActRestartApp, Clear: ClearQuiet, Quiet: quietHour, Source: "catalogue RESTART_APP, category driver; UPDATE_SWFW"},
+		{Reason: FabricWarning, Scope: node, Class: Fabric, Action: ActWatch, Clear: ClearQuiet, Quiet: quietHour, Source: "Fabric Manager guide: non-fatal SXid"},
+		{Reason: Unmonitored, Scope: gpu, Taint: TaintUnmonitored, Class: Information, Effect: None, Action: ActNone, Clear: ClearLevel, Source: "a pause that somebody asked for"},
+		{Reason: ApplicationFault, Scope: work, Class: Application, Action: ActRestartApp, Clear: ClearQuiet, Quiet: 10 * time.Minute, Source: "catalogue RESTART_APP, category user-app or software"},
 	}
-	p := &Policy{Reasons: map[Reason]Row{}, Xids: map[int]Verdict{}}
+	p := &Policy{Reasons: map[Reason]Row{}, Xids: map[int]XidRow{}}
 	for _, r := range rows {
 		p.Reasons[r.Reason] = r
 	}
 	for _, e := range xid.All() {
-		p.Xids[e.Code] = verdict(e)
+		p.Xids[e.Code] = XidRow{Verdict: verdict(e), Source: bucketSource(e), Note: disagreements[e.Code]}
 	}
 	return p
 }
@@ -111,9 +134,19 @@ func (p *Policy) Alertable() []int {
 	return codes
 }
 
-// Digest identifies the policy by its content.
+// Digest identifies the policy by what it decides; where its rows come from is
+// left out.
 func (p *Policy) Digest() string {
-	data, err := json.Marshal(p)
+	plain := Policy{Reasons: make(map[Reason]Row, len(p.Reasons)), Xids: make(map[int]XidRow, len(p.Xids))}
+	for reason, row := range p.Reasons {
+		row.Source = ""
+		plain.Reasons[reason] = row
+	}
+	for code, row := range p.Xids {
+		row.Source, row.Note = "", ""
+		plain.Xids[code] = row
+	}
+	data, err := json.Marshal(plain)
 	if err != nil {
 		panic(fmt.Sprintf("a policy is plain data: %v", err))
 	}

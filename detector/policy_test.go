@@ -48,7 +48,7 @@ func TestCatalogueBecomesPolicy(t *testing.T) {
 	}
 	p := DefaultPolicy()
 	for code, want := range verdicts {
-		if diff := cmp.Diff(want, p.Xids[code]); diff != "" {
+		if diff := cmp.Diff(want, p.Xids[code].Verdict); diff != "" {
 			t.Errorf("Xid %d (-want +got):\n%s", code, diff)
 		}
 	}

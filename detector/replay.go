@@ -12,10 +12,11 @@ import (
 )
 
 // Replay folds recorded events from nothing, and yields what changed, in
-// order. Deadlines fire up to the last event.
+// order. Deadlines fire up to the last event. The policy holds until an event
+// brings another: no file is needed for that.
 func Replay(p *Policy, events iter.Seq2[Event, error]) iter.Seq2[Transition, error] {
 	return func(yield func(Transition, error) bool) {
-		state := &State{}
+		state, base := &State{}, p
 		for e, err := range events {
 			if err != nil {
 				if !yield(Transition{}, err) {
@@ -23,8 +24,11 @@ func Replay(p *Policy, events iter.Seq2[Event, error]) iter.Seq2[Transition, err
 				}
 				continue
 			}
+			before := state.Policy
 			var transitions []Transition
-			state, transitions, _ = fold(state, p, e)
+			if state, transitions, _ = fold(state, p, e); state.Policy != before {
+				p = base.inForce(state)
+			}
 			for _, t := range transitions {
 				if !yield(t, nil) {
 					return

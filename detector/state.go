@@ -31,7 +31,9 @@ type State struct {
 	Counters Counters          `json:"counters,omitzero"`
 	Applied  Applied           `json:"applied,omitzero"`
 	Policy   string            `json:"policy,omitempty"` // digest
-	Recent   []Transition      `json:"recent,omitempty"` // the last ones, oldest first
+	// PolicyRows are those by which it differs from the default.
+	PolicyRows []PolicyRow  `json:"policyRows,omitempty"`
+	Recent     []Transition `json:"recent,omitempty"` // the last ones, oldest first
 }
 
 // DriverState is the driver as last seen.

@@ -22,6 +22,7 @@ const (
 	NotedReplaced Reason = "DriverReplaced" // it was, in another version
 	NotedPaused   Reason = "Paused"
 	NotedResumed  Reason = "Resumed"
+	NotedPolicy   Reason = "PolicyChanged" // other rows decide from now on
 )
 
 // Transition is one change of what people see, and why.

@@ -94,18 +94,20 @@ func warning(code int, class Class) Reason {
 // Xid is the verdict on one report. driverMajor, the driver's branch, chooses
 // the layout of NVLink5 reports; 0 if unknown.
 func (p *Policy) Xid(r *Report, driverMajor int) Verdict {
-	v, ok := p.Xids[r.Code]
+	row, ok := p.Xids[r.Code]
 	if !ok {
 		return Verdict{Class: Information, Action: ActWatch}
 	}
 	switch {
+	case row.Ignore:
+		return row.Verdict
 	case r.NVLink != nil:
-		return decodeNVLink(v, r, driverMajor)
+		return decodeNVLink(row.Verdict, r, driverMajor)
 	case r.Code >= firstNVLink5 && r.Code <= lastNVLink5:
 		// NVML tells the number alone: the kernel's line decides.
 		return Verdict{Reason: LinkWarning, Class: Link, Action: ActWatch}
 	default:
-		return v
+		return row.Verdict
 	}
 }
 

@@ -68,7 +68,7 @@ func explainXid(w io.Writer, policy *detector.Policy, e xid.Entry) error {
 	row("meaning", e.Meaning)
 	row("class", string(v.Class))
 	row("action", string(v.Action))
-	row("gpuvet", does(policy, e.Code, v))
+	row("gpuvet", does(policy, e.Code, v.Verdict))
 	row("NVIDIA's catalogue", strings.TrimSpace(e.Bucket+"  "+e.Investigatory))
 	row("fatal to", e.FatalTo)
 	row("with Xid 154 since", e.Since)

@@ -35,7 +35,7 @@ func TestXidListHasTheWholeCatalogue(t *testing.T) {
 func TestExplanationAgreesWithTheDecision(t *testing.T) {
 	policy := detector.DefaultPolicy()
 	for _, e := range xid.All() {
-		said := does(policy, e.Code, policy.Xids[e.Code])
+		said := does(policy, e.Code, policy.Xids[e.Code].Verdict)
 		if e.Code == 154 || e.Code >= 144 && e.Code <= 150 {
 			continue // the line decides; below
 		}
@@ -64,7 +64,7 @@ func TestExplanationAgreesWithTheDecision(t *testing.T) {
 func TestCodesWhoseLineDecidesAreExplainedAsThat(t *testing.T) {
 	policy := detector.DefaultPolicy()
 	for code := 144; code <= 150; code++ {
-		if said := does(policy, code, policy.Xids[code]); !strings.Contains(said, "LinkFault") {
+		if said := does(policy, code, policy.Xids[code].Verdict); !strings.Contains(said, "LinkFault") {
 			t.Errorf("Xid %d: %q", code, said)
 		}
 		if r := decided(code, nil, &xid.NVLink{Fatal: true}); r == nil || r.Condition != detector.LinkFault || !r.Effect.Fences() {
