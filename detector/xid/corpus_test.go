@@ -1,12 +1,16 @@
 package xid
 
 import (
+	"encoding/json"
+	"flag"
 	"fmt"
 	"os"
 	"regexp"
 	"strconv"
 	"strings"
 	"testing"
+
+	"github.com/google/go-cmp/cmp"
 )
 
 // entry is one case of the corpus: what to expect of its records.
@@ -21,7 +25,8 @@ var (
 	logHeader = regexp.MustCompile(`^([A-Z][a-z]{2} +\d+ [0-9:]{8} \S+ )?(kernel: )?(\[[^\]]+\] )? *`)
 	kinds     = map[string]Kind{
 		"XID": Xid, "SXID": SXid, "LOST": Lost, "INIT": Init, "PCIE": PCIe, "HANG": Hang, "LINK": Link, "RECOV": Recovery,
-		"NONE": None, "CONT": None, "UUID": None,
+		"SOFTWARE": Software,
+		"NONE":     None, "CONT": None, "UUID": None,
 	}
 )
 
@@ -58,9 +63,21 @@ func corpus(tb testing.TB) []entry {
 	return entries
 }
 
+// read gives the events of an entry, as one log.
+func (e entry) read() []Line {
+	var joiner Joiner
+	var events []Line
+	for _, record := range e.records {
+		if line, _, ok := joiner.Next([]byte(record)); ok {
+			events = append(events, line)
+		}
+	}
+	return events
+}
+
 func TestCorpusLinesGiveWhatTheirCommentSays(t *testing.T) {
 	entries := corpus(t)
-	if len(entries) < 100 {
+	if len(entries) < 170 {
 		t.Fatalf("corpus has %d entries", len(entries))
 	}
 	for _, entry := range entries {
@@ -77,13 +94,7 @@ func TestCorpusLinesGiveWhatTheirCommentSays(t *testing.T) {
 			}
 		}
 		t.Run(fmt.Sprintf("%d %s", entry.line, word[0]), func(t *testing.T) {
-			var joiner Joiner
-			var events []Line
-			for _, record := range entry.records {
-				if line, _, ok := joiner.Next([]byte(record)); ok {
-					events = append(events, line)
-				}
-			}
+			events := entry.read()
 			if kind == None {
 				if len(events) > 0 {
 					t.Fatalf("event from %q: %+v", entry.records, events)
@@ -98,4 +109,55 @@ func TestCorpusLinesGiveWhatTheirCommentSays(t *testing.T) {
 			}
 		})
 	}
+}
+
+var update = flag.Bool("update", false, "write the golden file anew")
+
+// What each entry of the corpus gives, to the last field: a change of the
+// grammar shows as a change of this file.
+func TestCorpusGivesTheGoldenEvents(t *testing.T) {
+	const path = "testdata/kernel_lines.golden"
+	var got strings.Builder
+	for _, entry := range corpus(t) {
+		fmt.Fprintf(&got, "# %s\n", entry.expect)
+		for _, event := range entry.read() {
+			got.WriteString(shown(t, event))
+		}
+	}
+	if *update {
+		if err := os.WriteFile(path, []byte(got.String()), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		return
+	}
+	want, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(string(want), got.String()); diff != "" {
+		t.Errorf("(-want +got; -update writes it)\n%s", diff)
+	}
+}
+
+// shown is an event as one line: its kind, and the fields that it has.
+func shown(t *testing.T, line Line) string {
+	t.Helper()
+	data, err := json.Marshal(line)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var fields map[string]any
+	if err := json.Unmarshal(data, &fields); err != nil {
+		t.Fatal(err)
+	}
+	for name, value := range fields {
+		if value == nil || value == "" || name == "Code" && value == 0.0 || name == "CausedBy" && value == 0.0 {
+			delete(fields, name)
+		}
+	}
+	delete(fields, "Kind")
+	if data, err = json.Marshal(fields); err != nil {
+		t.Fatal(err)
+	}
+	return line.Kind.String() + " " + string(data) + "\n"
 }

@@ -10,6 +10,8 @@ var reports = [...]struct {
 	start string
 }{
 	{Init, "Cannot initialize GSP firmware RM"},                                          // osinit.c
+	{Init, "unexpected WPR2 already up, cannot proceed with booting GSP"},                // kernel_gsp.c
+	{Init, "unexpected WPR2 already up, cannot proceed with booting gsp"},                // the same, before 570
 	{Hang, "GSP RM heartbeat timed out"},                                                 // kernel_gsp.c
 	{Hang, "LibOS heartbeat timed out"},                                                  // kernel_gsp.c
 	{Link, "Failed to recover from uncontained NVLINK error"},                            // kernel_nvlink.c
@@ -26,20 +28,53 @@ const (
 	lostIDs   = "(PCI ID: "
 	lostTail  = "fallen off the bus and is not responding to commands"
 	lostShort = "GPU has fallen off the bus"
+	lostDebug = "GPU is lost, skipping "
 	initText  = "RmInitAdapter failed!"
+)
+
+// troubles are what the driver says of one GPU, behind "GPU <address>: ".
+var troubles = [...]struct {
+	kind  Kind
+	start string
+}{
+	{Lost, lostShort}, // osinit.c
+	{Lost, lostDebug}, // nv.c, nv-pci.c, nv-mmap.c; at the level of debugging
+	{Init, initText},  // osinit.c
+	{Init, minorText}, // nv.c, behind the one above
+	{Init, "No interrupts of any type are available. Cannot use this GPU."}, // nv.c
+	{Init, "request_irq() failed ("},                                        // nv.c
+}
+
+// minorText begins the line that names a GPU by its device minor number. That
+// of drivers before 400 has no address.
+const (
+	minorText    = "rm_init_adapter failed, device minor number "
+	minorTextOld = "rm_init_adapter failed for device bearing minor number "
 )
 
 // parseDriver reads what follows "NVRM: " in lines that are not Xids.
 func parseDriver(message []byte) (Line, bool) {
 	if rest, ok := cut(message, "GPU "); ok {
+		if _, ok := cut(message, lostDebug); ok { // names no GPU
+			return told(Lost, message, true)
+		}
 		return parseGPU(rest)
 	}
 	if rest, ok := cut(message, lostHead); ok {
 		return parseLost(message, rest)
 	}
-	if rest, ok := cut(message, "The NVIDIA probe routine failed for "); ok {
+	if rest, ok := cut(message, "The NVIDIA probe routine failed for "); ok { // nv.c
 		_, _, ok = cutDecimal(rest, 5)
 		return told(Init, message, ok)
+	}
+	if _, ok := cut(message, "None of the NVIDIA devices were initialized."); ok { // nv.c
+		return told(Init, message, true)
+	}
+	if _, ok := cut(message, minorTextOld); ok {
+		return initFailure(message)
+	}
+	if rest, ok := cut(message, "API mismatch: the client "); ok {
+		return parseMismatch(message, rest)
 	}
 	if rest, ok := cut(message, "Rate limiting GSP RPC error prints for GPU at PCI:"); ok {
 		addr, _, ok := cutAddress(rest)
@@ -55,37 +90,98 @@ func parseDriver(message []byte) (Line, bool) {
 		_, tail, _ = cutDecimal(tail, 3)
 		rest = cutBlanks(tail)
 	}
-	if _, ok := cut(rest, initText); ok {
-		return told(Init, message, true)
+	for _, start := range []string{initText, minorText} {
+		if _, ok := cut(rest, start); ok {
+			line, ok := initFailure(rest)
+			line.Text = printable(message)
+			return line, ok
+		}
 	}
 	return parseReport(message, rest)
 }
 
 // parseGPU reads what follows "NVRM: GPU ": "<address>: <message>", and the
-// "at <address> has fallen off the bus" of drivers before 400.
+// "at [PCI:]<address> has fallen off the bus" of drivers before 400.
 func parseGPU(rest []byte) (Line, bool) {
-	old, at := cut(rest, "at ")
-	addr, tail, ok := cutAddress(old)
+	rest, at := cut(rest, "at ")
+	if at {
+		rest, _ = cut(rest, "PCI:")
+	}
+	addr, tail, ok := cutAddress(rest)
 	if !ok {
 		return Line{}, false
 	}
-	kind := None
+	var line Line
 	if at {
-		if _, ok := cut(tail, " has fallen off the bus"); ok {
-			kind = Lost
+		if tail, ok = cut(tail, " "); ok {
+			_, ok = cut(tail, "has fallen off the bus")
 		}
+		line, ok = told(Lost, tail, ok)
 	} else if tail, ok = cut(tail, ": "); ok {
-		if _, ok := cut(tail, lostShort); ok {
-			kind = Lost
-		} else if _, ok := cut(tail, initText); ok {
-			kind = Init
-		}
+		line, ok = parseTrouble(tail)
 	}
-	line, ok := told(kind, bytes.TrimPrefix(tail, []byte(" ")), kind != None)
 	if ok {
 		line.PCI = addr.String()
 	}
 	return line, ok
+}
+
+func parseTrouble(message []byte) (Line, bool) {
+	for _, trouble := range troubles {
+		if _, ok := cut(message, trouble.start); ok {
+			if trouble.kind == Init {
+				return initFailure(message)
+			}
+			return told(trouble.kind, message, true)
+		}
+	}
+	return Line{}, false
+}
+
+// initFailure is a failed initialisation, with the minor number if it has one.
+func initFailure(message []byte) (Line, bool) {
+	line, _ := told(Init, message, true)
+	for _, text := range []string{minorText, minorTextOld} {
+		if tail, ok := cut(message, text); ok {
+			if n, _, ok := cutDecimal(tail, 5); ok {
+				line.Minor = &n
+			}
+		}
+	}
+	return line, true
+}
+
+// parseMismatch reads the complaint about a client of another version, which
+// rm_perform_version_check prints in one go (osapi.c). Any process can bring a
+// library of another version.
+//
+//	API mismatch: the client '<comm>' (pid <n>)\nNVRM: has the version …
+//	API mismatch: the client has the version …                              (before 560)
+func parseMismatch(message, rest []byte) (Line, bool) {
+	line, _ := told(Software, nil, true)
+	said := message
+	if tail, ok := cut(rest, "'"); ok {
+		border := -1
+		for i := 0; i <= maxComm && i < len(tail); i++ {
+			if _, ok := cut(tail[i:], "' (pid "); ok {
+				border = i
+			}
+		}
+		if border < 0 {
+			return Line{}, false
+		}
+		pid, behind, ok := cutDecimal(tail[border+len("' (pid "):], 10)
+		if ok {
+			behind, ok = cut(behind, ")")
+		}
+		if !ok {
+			return Line{}, false
+		}
+		line.Process, line.PID = printable(tail[:border]), &pid
+		said = append([]byte("API mismatch: the client"), behind...)
+	}
+	line.Text = printable(bytes.ReplaceAll(said, []byte("\nNVRM: "), []byte(" ")))
+	return line, true
 }
 
 // parseLost reads the long form that rm_is_supported_device prints in one go

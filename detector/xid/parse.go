@@ -41,8 +41,20 @@ func Parse(text []byte) (Line, bool) {
 		if rest, ok := cut(text, "nvidia "); ok {
 			return parsePCIe(rest)
 		}
+		if rest, ok := cut(text, "nvidia-peermem "); ok {
+			return parsePeerMemory(rest)
+		}
+		if rest, ok := cut(text, "nvidia-uvm: "); ok {
+			return parseUVM(rest)
+		}
 	case 'p':
 		if rest, ok := cut(text, "pcieport "); ok {
+			return parsePCIe(rest)
+		}
+		if rest, ok := cut(text, "pciehp "); ok {
+			return parseOldSlot(rest)
+		}
+		if rest, ok := cut(text, "pci "); ok { // a device without a driver: it may just have lost it
 			return parsePCIe(rest)
 		}
 	case '_':

@@ -9,13 +9,16 @@ import "bytes"
 //
 // The driver prints more records of the same code for one event: they are none.
 func parseSwitch(text, rest []byte) (Line, bool) {
+	if message, ok := cut(rest, ": "); ok {
+		return parseSwitches(message)
+	}
 	_, rest, ok := cutDecimal(rest, 3)
 	if !ok {
 		return Line{}, false
 	}
 	name := text[:len(text)-len(rest)]
 	if rest, ok = cut(rest, ": SXid (PCI:"); !ok {
-		return Line{}, false
+		return parseSwitchTrouble(name, text[len(name):])
 	}
 	addr, rest, ok := cutAddress(rest)
 	if !ok {
@@ -44,6 +47,40 @@ func parseSwitch(text, rest []byte) (Line, bool) {
 		}
 	}
 	return line, true
+}
+
+// parseSwitchTrouble reads what the kernel interface of one NVSwitch says
+// without an SXid (linux_nvswitch.c): ": <message>".
+func parseSwitchTrouble(name, rest []byte) (Line, bool) {
+	message, ok := cut(rest, ":")
+	if !ok {
+		return Line{}, false
+	}
+	message = cutBlanks(message)
+	for _, start := range []string{
+		"Failed to initialize device : ",
+		"Failed to initialize interrupt : ",
+		"Failed to enable PCI device : ",
+		"Failed to map BAR0 region : ",
+		"Failed during device post init : ",
+		"Interrupts disabled to avoid a storm",
+	} {
+		if _, ok := cut(message, start); ok {
+			line, _ := told(Link, message, true)
+			line.Switch = string(name)
+			return line, true
+		}
+	}
+	return Line{}, false
+}
+
+// parseSwitches reads what it says of no switch in particular.
+func parseSwitches(message []byte) (Line, bool) {
+	if _, ok := cut(message, "Version mismatch, kernel version "); ok {
+		return told(Software, message, true)
+	}
+	_, ok := cut(message, "unrecoverable error in ISR")
+	return told(Link, message, ok)
 }
 
 // isContinuation reports whether a record with this message belongs to an SXid

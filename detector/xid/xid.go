@@ -1,10 +1,11 @@
 // Package xid reads what the NVIDIA driver prints to the kernel log, and knows
 // what its error codes mean.
 //
-// [Parse] turns the text of one kernel record into a [Line]; a [Joiner] does so
-// for a saved log, which may have broken a message at its newlines. [Lookup]
-// and [LookupSwitch] give the catalogue entry of a code, and [NVLink.Decode]
-// that of an NVLink 5 error. All of them are pure: no I/O, no clock.
+// [Parse] turns the text of one kernel record into a [Line]; a [Joiner] reads
+// the records of a log in order, and makes one event of those that belong
+// together. [Lookup] and [LookupSwitch] give the catalogue entry of a code, and
+// [NVLink.Decode] that of an NVLink 5 error; [Loading] reads the line that the
+// driver prints when it is loaded. All of them are pure: no I/O, no clock.
 //
 // # What a tenant can do
 //
@@ -22,6 +23,11 @@
 // nothing should be decided by Process. Xid 13, 31, 43 and the like are raised
 // by tenants at will, without any forging. A name of more than 15 bytes, which
 // no Linux process has, ends at its first ", ".
+//
+// A client of the driver also chooses the version that it claims to have, and
+// "API mismatch" (Software) prints it: Text of that kind is partly the
+// client's. It may hold newlines, so in a saved log that broke the record there
+// a line of his may stand at the beginning of one. /dev/kmsg keeps it whole.
 //
 // Who wrote a record is not in its text: whoever may write to /dev/kmsg
 // can print any line. The kernel marks such records with another facility, and
@@ -42,11 +48,12 @@ const (
 	Hang                 // the driver or the GPU's firmware does not answer
 	Link                 // NVLink trouble told without an Xid
 	Recovery             // the driver's own recovery
+	Software             // the driver's software is at odds with itself or with a client
 )
 
 // String is the name that `gpuvet parse` prints.
 func (k Kind) String() string {
-	return [...]string{"", "xid", "sxid", "lost", "init", "pcie", "hang", "link", "recovery"}[k]
+	return [...]string{"", "xid", "sxid", "lost", "init", "pcie", "hang", "link", "recovery", "software"}[k]
 }
 
 // Line is one event of the kernel log. Fields that the line does not give are
@@ -59,6 +66,7 @@ type Line struct {
 	GPUInstance, ComputeInstance *int   // MIG attribution
 	PID                          *int   // nil if unknown, though the line may have a name
 	Process                      string // chosen by whoever runs the process: never trust it
+	Minor                        *int   // Init: the GPU's device minor number, where the line has one
 
 	// Text is the driver's message behind the fields above: valid UTF-8 of at
 	// most 1 KiB on one line, with ? for what a terminal should not get.
@@ -69,8 +77,8 @@ type Line struct {
 	Action   *Action // Xid 154: the recovery action, as told
 	NVLink   *NVLink // Xid 144 to 150: the unit and its registers
 
-	Switch   string // SXid: nvidia-nvswitch0
-	Severity string // Xid 144 to 150: Fatal or Non-fatal; SXid and PCIe: Correctable too; empty if untold
+	Switch   string // SXid, and Link where a switch tells it: nvidia-nvswitch0
+	Severity string // Xid 144 to 150: Fatal or Non-fatal; SXid and PCIe: Correctable too; Fatal for a slot that lost its card; empty if untold
 	Port     *int   // SXid: the switch's link
 }
 
