@@ -74,6 +74,7 @@ const (
 	KindHang     Kind = "DriverHang"
 	KindLink     Kind = "LinkError"
 	KindRecovery Kind = "Recovery"
+	KindSoftware Kind = "SoftwareError" // versions that do not match, errors of peer memory; clients can cause it
 	KindLogGap   Kind = "KernelLogGap"  // Fields: lost
 	KindLoading  Kind = "DriverLoading" // the driver is being loaded, or loaded again
 )
@@ -161,12 +162,17 @@ func FromLine(l xid.Line) Event {
 		e.Kind = KindLink
 	case xid.Recovery:
 		e.Kind = KindRecovery
+	case xid.Software:
+		e.Kind = KindSoftware
 	case xid.None:
 	}
 	if e.Xid == nil && e.SXid == nil {
 		e.Fields = map[string]string{"text": l.Text}
 		if l.Severity != "" {
 			e.Fields["severity"] = l.Severity
+		}
+		if l.Minor != nil {
+			e.Fields["minor"] = strconv.Itoa(*l.Minor)
 		}
 	}
 	return e

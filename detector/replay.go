@@ -71,13 +71,10 @@ func Lines(records iter.Seq2[kmsg.TextRecord, error]) iter.Seq2[Located, error] 
 					return
 				}
 			}
-			numbers = numbers[max(0, len(numbers)-joinDepth):]
+			numbers = numbers[max(0, len(numbers)-xid.JoinDepth):]
 		}
 	}
 }
-
-// joinDepth is more records than one event spans.
-const joinDepth = 16
 
 // FromLog gives the events of a saved kernel log. A log that tells no wall time
 // counts from the Unix epoch; a line without any time has that of the line
