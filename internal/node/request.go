@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"strings"
 	"time"
 
 	"go.uber.org/zap"
@@ -44,7 +45,8 @@ const maxRequest = 64
 // pauseWanted is the annotation's value; empty: none.
 func pauseWanted(n *corev1.Node) string {
 	value := n.Annotations[PauseAnnotation]
-	return value[:min(len(value), maxRequest)]
+	// A letter that is cut in two would be another one once it was saved.
+	return strings.ToValidUTF8(value[:min(len(value), maxRequest)], "")
 }
 
 // upgradeState is the label's value if the driver is unloaded under it.

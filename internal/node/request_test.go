@@ -129,6 +129,25 @@ func TestBadAnnotationIsReportedOnceAndChangesNothing(t *testing.T) {
 	})
 }
 
+// What is kept of it must be the same after it was on disk, or each start of the
+// daemon would take it for another one.
+func TestBadAnnotationThatIsCutIsNotReportedAgainAfterARestart(t *testing.T) {
+	inWorld(t, func(w *world) {
+		w.begin(1)
+		w.annotate("x" + strings.Repeat("é", maxRequest))
+		if n := w.logs.FilterMessage("pause is refused").Len(); n != 1 {
+			t.Errorf("refused %d times, want once", n)
+		}
+		w.kill()
+		w.start() // with logs of its own
+		w.look(1)
+		settle()
+		if n := w.logs.FilterMessage("pause is refused").Len(); n != 0 {
+			t.Errorf("refused %d times after a restart, want none", n)
+		}
+	})
+}
+
 func TestDriverUpgradePausesWhileTheDriverIsUnloaded(t *testing.T) {
 	inWorld(t, func(w *world) {
 		w.begin(1)
