@@ -37,7 +37,7 @@ type Detector struct {
 
 	mu       sync.Mutex
 	state    *State
-	deadline time.Time
+	deadline time.Time // zero before the first event: what was saved falls due at a start, not before it
 	changed  chan struct{} // closed and replaced at each new snapshot
 	wake     chan struct{} // the deadline has moved
 }
@@ -68,7 +68,6 @@ func New(c Config) *Detector {
 		changed: make(chan struct{}), wake: make(chan struct{}, 1),
 	}
 	d.policy.Store(d.base.inForce(d.state))
-	d.deadline = d.state.deadline(d.state.Time, d.state.Mono)
 	d.keeper = newKeeper(c)
 	d.current.Store(view(c.Saved.State))
 	return d

@@ -419,6 +419,29 @@ func TestReplayOfATrailAgreesWithTheLiveRun(t *testing.T) {
 	})
 }
 
+// The state is that of the life before: what its holds are worth, and under which
+// boot its clock ran, is known when the start is folded.
+func TestNothingFallsDueBeforeTheStart(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newScript(t)
+		s.driver(1, "a")
+		s.gpu(2, gpuA, KindUnresponsive, nil)
+		d := New(Config{Policy: DefaultPolicy(), Saved: Saved{State: s.state}, Boot: "boot-1", Uptime: 2 * time.Hour})
+		ctx, cancel := context.WithCancel(t.Context())
+		ended := make(chan error)
+		go func() { ended <- d.Run(ctx) }()
+		synctest.Wait()
+		d.Emit(Event{Source: SourceDaemon, Kind: KindBoot})
+		if g, _ := d.Snapshot().GPU(gpuA); len(g.Conditions) > 0 {
+			t.Errorf("what nobody saw was raised before the start: %+v", g.Conditions)
+		}
+		cancel()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+	})
+}
+
 func TestAliveDependsOnTheFoldAlone(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		d, _ := running(t, Config{})
