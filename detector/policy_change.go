@@ -30,7 +30,11 @@ func (f *folding) changePolicy() {
 	s.PolicyRows = e.Policy
 	f.policy = DefaultPolicy().inForce(s)
 	if before != "" || len(s.PolicyRows) > 0 {
-		f.note(NotedPolicy, fmt.Sprintf("%s, %d rows differ from the default", s.Policy, len(s.PolicyRows)), e.Time)
+		differs := "the default"
+		if n := len(s.PolicyRows); n > 0 {
+			differs = fmt.Sprintf("%d rows differ from the default", n)
+		}
+		f.note(NotedPolicy, s.Policy+", "+differs, e.Time)
 	}
 	for i, g := range s.GPUs {
 		if len(g.Conditions) > 0 {

@@ -271,6 +271,11 @@ func (b *policyBuilder) allowed(r PolicyRow, against []string) bool {
 	return len(against) == 0
 }
 
+// wantedTaints are the keys of faults that do not fence by default.
+var wantedTaints = map[Reason]TaintKey{
+	RowRemapPending: TaintMemory, ContainedMemoryError: TaintMemory, LinkWarning: TaintLink, FabricWarning: TaintLink,
+}
+
 // taints gives a key to the reasons that fence only because a user wants it.
 func (b *policyBuilder) taints() {
 	fences := map[Reason]bool{}
@@ -281,13 +286,7 @@ func (b *policyBuilder) taints() {
 		if row.Taint != "" || !fences[reason] && !row.Effect.Fences() {
 			continue
 		}
-		row.Taint = TaintResetRequired
-		switch {
-		case reason == RowRemapPending || reason == ContainedMemoryError:
-			row.Taint = TaintMemory
-		case reason == LinkWarning || reason == FabricWarning:
-			row.Taint = TaintLink
-		}
+		row.Taint = cmp.Or(wantedTaints[reason], TaintResetRequired)
 		b.policy.Reasons[reason] = row
 	}
 }
@@ -314,12 +313,7 @@ func contradictions(class Class, effect Effect, scope Scope) []string {
 
 // isFact reports whether a source says how long a fault of this reason is so.
 func isFact(r Reason) bool {
-	switch r {
-	case Unresponsive, DriverStuck, RowRemapPending, RowRemapFailed:
-		return true
-	default:
-		return false
-	}
+	return slices.Contains([]Reason{Unresponsive, DriverStuck, RowRemapPending, RowRemapFailed}, r)
 }
 
 // rule is a verdict as the user's rows would have it. That on a code has been
