@@ -1,10 +1,11 @@
 package detector
 
 import (
-	"bytes"
 	"context"
 	"fmt"
+	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -24,6 +25,13 @@ type KernelLog struct {
 	// kernel log, and tests that play different GPUs share it. A line that names
 	// none counts.
 	Has func(pci string) bool
+	// Behind, if set, gives the GPUs at or behind a PCI address, as
+	// [PCITree.Behind] does. A PCIe error then finds the GPU that it is about, and
+	// one that is about none is passed by. Without it an error has the address
+	// that the kernel names, which may be a bridge's.
+	Behind func(pci string) []string
+	// Loaded, if set, is called when the log tells that the driver was loaded.
+	Loaded func()
 
 	joiner  xid.Joiner
 	records atomic.Uint64
@@ -90,7 +98,7 @@ func (k *KernelLog) record(boot string, rec kmsg.Record, emit func(Event)) {
 func (k *KernelLog) read(rec kmsg.Record) (Event, bool) {
 	if rec.Facility == kmsg.Kern || k.AcceptUser {
 		e, ok := k.event(rec.Text)
-		return e, ok && (k.Has == nil || e.GPU.PCI == "" || k.Has(e.GPU.PCI))
+		return e, ok && k.concerns(&e)
 	}
 	if _, ours := xid.Parse(rec.Text); ours {
 		k.spoofed.Add(1)
@@ -100,19 +108,68 @@ func (k *KernelLog) read(rec kmsg.Record) (Event, bool) {
 
 // event is the event that a text completes.
 func (k *KernelLog) event(text []byte) (Event, bool) {
-	if bytes.HasPrefix(text, loading) {
-		return Event{Source: SourceKernelLog, Kind: KindLoading}, true
+	if version, ok := xid.Loading(text); ok {
+		return k.loading(version), true
 	}
 	line, _, ok := k.joiner.Next(text)
 	if !ok {
 		return Event{}, false
 	}
-	return FromLine(line), true
+	e := FromLine(line)
+	return e, k.attribute(&e)
 }
 
-// loading begins the line that the driver prints when it is loaded, open and
-// proprietary alike. It tells of no fault, and that those before it are over.
-var loading = []byte("NVRM: loading NVIDIA UNIX ")
+// loading tells that the driver is being loaded: those faults are over that a
+// loading ends.
+func (k *KernelLog) loading(version string) Event {
+	if k.Loaded != nil {
+		k.Loaded()
+	}
+	e := Event{Source: SourceKernelLog, Kind: KindLoading}
+	if version != "" {
+		e.Fields = map[string]string{"version": version}
+	}
+	return e
+}
+
+// attribute gives a PCIe error to the GPU that it is about, and reports whether
+// there is one. The address that the kernel names is kept as "reporter", if it
+// is another. An error of a bridge above several GPUs is about none of them
+// alone: it has all of them in "gpus", with commas between.
+func (k *KernelLog) attribute(e *Event) bool {
+	if e.Kind != KindPCIe || k.Behind == nil {
+		return true
+	}
+	gpus := k.Behind(e.GPU.PCI)
+	if len(gpus) == 0 {
+		return false
+	}
+	if len(gpus) == 1 && gpus[0] == e.GPU.PCI {
+		return true
+	}
+	e.Fields["reporter"] = e.GPU.PCI
+	e.GPU.PCI = ""
+	if len(gpus) == 1 {
+		e.GPU.PCI = gpus[0]
+	} else {
+		e.Fields["gpus"] = strings.Join(gpus, ",")
+	}
+	return true
+}
+
+// concerns reports whether an event is about one of the GPUs that the lines must
+// be about, or names none.
+func (k *KernelLog) concerns(e *Event) bool {
+	switch {
+	case k.Has == nil:
+		return true
+	case e.GPU.PCI != "":
+		return k.Has(e.GPU.PCI)
+	case e.Fields["gpus"] != "":
+		return slices.ContainsFunc(strings.Split(e.Fields["gpus"], ","), k.Has)
+	}
+	return true
+}
 
 // Lines folds the kernel lines of a scripted driver: the fake's kernel log.
 func (k *KernelLog) Lines(ctx context.Context, boot string, lines func(context.Context, func(time.Time, string)) error, emit func(Event)) error {
