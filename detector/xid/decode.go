@@ -42,21 +42,37 @@ type Decoding struct {
 	Certainty     string // of the severity: empty, usually, uncertain or promotable
 	Investigatory string
 	Origin        string // HW, SW, HW/SW, FW or NA
+
+	// Undecoded tells that no rule fits: Severity is the line's own word then,
+	// and the rest is empty.
+	Undecoded bool
+	// PeerSide tells that the fault is at the other end of the link: a GPU
+	// reports the packets that were lost there as 145 RLW_SRC_TRACK, status 4 or 8,
+	// and must not be reset for it alone. (Sheet "Customer User Guide" of NVIDIA's
+	// Xid catalogue, 2025-09-30.)
+	PeerSide bool
 }
+
+// FollowsXid154 reports whether the Xid 154 behind the error says what to do. If
+// none comes, the application is to be restarted.
+func (d Decoding) FollowsXid154() bool { return d.Bucket == "XID_154_EVAL" }
 
 // Decode finds the rule for an NVLink 5 error. driverMajor is the driver's
 // branch (570 of 570.195.03), which decides the layout; 0 if it is not known:
 // then whichever layout fits will do, as in the table that we have no error
-// fits both with different results. It reports false where no rule fits: then
-// the line's own Fatal or Nonfatal is all that is known.
+// fits both with different results. It reports false where no rule fits: the
+// Decoding is Undecoded then.
 func (n NVLink) Decode(code, driverMajor int) (Decoding, bool) {
-	if driverMajor > 0 {
-		return n.decode(code, driverMajor >= firstV2)
+	v2 := driverMajor >= firstV2
+	d, ok := n.decode(code, v2)
+	if !ok && driverMajor <= 0 {
+		d, ok = n.decode(code, true)
 	}
-	if d, ok := n.decode(code, false); ok {
-		return d, true
+	if !ok {
+		d = Decoding{Severity: n.severity(), Undecoded: true}
 	}
-	return n.decode(code, true)
+	d.PeerSide = code == 145 && n.Unit == "RLW_SRC_TRACK" && (n.ErrorStatus == 4 || n.ErrorStatus == 8)
+	return d, ok
 }
 
 func (n NVLink) decode(code int, v2 bool) (Decoding, bool) {

@@ -1,6 +1,7 @@
 package xid
 
 import (
+	"fmt"
 	"slices"
 	"testing"
 
@@ -46,7 +47,11 @@ func TestDecodeFollowsTheDriversLayout(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			for major, want := range map[int]Decoding{570: test.v1, 574: test.v1, 575: test.v2, 610: test.v2} {
 				got, ok := test.in.Decode(test.code, major)
-				if diff := cmp.Diff(want, got); diff != "" || ok != (want != Decoding{}) {
+				fits := want != Decoding{}
+				if !fits {
+					want = Decoding{Severity: "Non-fatal", Undecoded: true}
+				}
+				if diff := cmp.Diff(want, got); diff != "" || ok != fits {
 					t.Errorf("driver %d: %v (-want +got):\n%s", major, ok, diff)
 				}
 			}
@@ -104,9 +109,106 @@ func TestEveryRuleIsReachedByItsOwnRegisters(t *testing.T) {
 				status = rule.Status[len(rule.Status)-1]
 			}
 			got, ok := NVLink{Unit: unit, InterruptInfo: intr.Value, ErrorStatus: status}.Decode(rule.Code, major)
+			got.PeerSide = false // is no part of the rule
 			if diff := cmp.Diff(rule.Decoding, got); !ok || diff != "" {
 				t.Errorf("rule %d, driver %d: %v (-want +got):\n%s", i, major, ok, diff)
 			}
+		}
+	}
+}
+
+// Every row of the table as the driver would print it: each status that it names,
+// or any if it names none, each name of the unit, and the bits that do not
+// matter all clear and all set.
+func TestEveryRuleIsDecodedFromItsLine(t *testing.T) {
+	lines := 0
+	for i, rule := range NVLinkRules() {
+		statuses := rule.Status
+		if len(statuses) == 0 {
+			statuses = []uint32{0, 1, 0xabad1dea}
+		}
+		for _, layout := range []struct {
+			major         int
+			unit          string
+			intr, promote Pattern
+		}{
+			{570, rule.UnitV1, rule.IntrV1, rule.PromoteV1},
+			{575, rule.UnitV2, rule.IntrV2, rule.PromoteV2},
+		} {
+			units := []string{layout.unit}
+			if rule.UnitV1 != rule.UnitV2 {
+				units = append(units, rule.UnitV1+"/"+rule.UnitV2)
+			}
+			for _, unit := range units {
+				for _, status := range statuses {
+					for _, word := range []uint32{layout.intr.Value, layout.intr.Value | ^layout.intr.Care} {
+						want := rule.Decoding
+						if layout.promote.Match(word) {
+							want.Bucket = rule.PromotedBucket
+						}
+						checkDecoded(t, i, rule.Code, layout.major, unit, word, status, want)
+						lines++
+					}
+					if layout.promote.Care == 0 {
+						continue
+					}
+					for _, word := range []uint32{layout.promote.Value, layout.promote.Value | ^layout.promote.Care} {
+						want := rule.Decoding
+						want.Bucket = rule.PromotedBucket
+						checkDecoded(t, i, rule.Code, layout.major, unit, word, status, want)
+						lines++
+					}
+				}
+			}
+		}
+	}
+	if lines < 95*2*2 {
+		t.Errorf("%d lines of 95 rules", lines)
+	}
+}
+
+func checkDecoded(t *testing.T, i, code, major int, unit string, word, status uint32, want Decoding) {
+	t.Helper()
+	text := fmt.Sprintf("NVRM: Xid (PCI:0000:3b:00): %d, %s Fatal XC1 i0 Link 03 (0x%08x 0x%08x 0x00000000 0x00000000)", code, unit, word, status)
+	line, ok := Parse([]byte(text))
+	if !ok || line.NVLink == nil {
+		t.Fatalf("rule %d: %q is no NVLink line", i, text)
+	}
+	got, ok := line.NVLink.Decode(code, major)
+	got.PeerSide = false // is no part of the rule
+	if diff := cmp.Diff(want, got); !ok || diff != "" {
+		t.Errorf("rule %d, driver %d, %q: %v (-want +got):\n%s", i, major, text, ok, diff)
+	}
+}
+
+func TestLossAtThePeerIsNotTheReportersFault(t *testing.T) {
+	for _, test := range []struct {
+		code int
+		in   NVLink
+		want bool
+	}{
+		{145, NVLink{Unit: "RLW_SRC_TRACK", InterruptInfo: 0xe2, ErrorStatus: 4}, true},
+		{145, NVLink{Unit: "RLW_SRC_TRACK", InterruptInfo: 0xe2, ErrorStatus: 8}, true},
+		{145, NVLink{Unit: "RLW_SRC_TRACK", InterruptInfo: 0x123, ErrorStatus: 8}, true}, // no rule fits
+		{145, NVLink{Unit: "RLW_SRC_TRACK", InterruptInfo: 0xe2, ErrorStatus: 1}, false},
+		{145, NVLink{Unit: "RLW_REMAP", InterruptInfo: 0x82, ErrorStatus: 4}, false},
+		{149, NVLink{Unit: "NETIR_LINK_EVT", InterruptInfo: 0x021425c6, ErrorStatus: 4}, false}, // peer side down: concerns this GPU all the same
+	} {
+		d, ok := test.in.Decode(test.code, 570)
+		if d.PeerSide != test.want {
+			t.Errorf("%d %+v: %v %+v", test.code, test.in, ok, d)
+		}
+		if ok && test.want && !d.FollowsXid154() {
+			t.Errorf("%+v does not wait for Xid 154: %+v", test.in, d)
+		}
+	}
+}
+
+func TestErrorThatNoRuleFitsHasTheWordOfItsLine(t *testing.T) {
+	for fatal, want := range map[bool]string{true: "Fatal", false: "Non-fatal"} {
+		d, ok := NVLink{Unit: "NEW_UNIT", Fatal: fatal}.Decode(147, 610)
+		if diff := cmp.Diff(Decoding{Severity: want, Undecoded: true}, d); ok || diff != "" {
+			t.Errorf("%v (-want +got):\n%s", ok, diff)
 		}
 	}
 }

@@ -57,6 +57,14 @@ func parseNVLink(message []byte) *NVLink {
 	return &n
 }
 
+// severity is the line's own word, in our spelling.
+func (n *NVLink) severity() string {
+	if n.Fatal {
+		return "Fatal"
+	}
+	return "Non-fatal"
+}
+
 // registers reads "(0x… 0x… …)" to the end of the record: two to seven words.
 func registers(b []byte) ([]uint32, bool) {
 	rest, ok := cut(cutBlanks(b), "(")

@@ -104,10 +104,7 @@ func parseXid(rest []byte) (Line, bool) {
 		line.Action = recoveryAction(last)
 	case line.Code >= 144 && line.Code <= 150:
 		if line.NVLink = parseNVLink(last); line.NVLink != nil {
-			line.Severity = "Non-fatal"
-			if line.NVLink.Fatal {
-				line.Severity = "Fatal"
-			}
+			line.Severity = line.NVLink.severity()
 		}
 	}
 	return line, true
