@@ -117,8 +117,8 @@ func TestDaemonSetReadsThroughWorkers(t *testing.T) {
 	s.awaitHealthy(t)
 }
 
-// A worker that hangs in the kernel cannot be ended, not even by SIGKILL. The
-// daemon ends all the same, and the next one reads the other GPUs.
+// A worker that hangs in the kernel cannot be ended, not even by SIGKILL. The pod
+// goes all the same, and the next one reads the other GPUs.
 func TestDaemonSetOutlivesWorkerStuckInKernel(t *testing.T) {
 	t.Parallel()
 	filesystem := cluster.NewFilesystem(t)
@@ -143,22 +143,18 @@ func TestDaemonSetOutlivesWorkerStuckInKernel(t *testing.T) {
 	s.awaitStatus(t, 0, "Unknown")
 	s.awaitAnswers(t, time.Now(), 1, 2, 3)
 
-	s.Delete(t)
 	deleted := time.Now()
-	s.AwaitReady(t)
+	s.AwaitGone(t, s.Delete(t))
 	took, limit := time.Since(deleted), time.Duration(*pod.Spec.TerminationGracePeriodSeconds)*time.Second
 	if took > limit {
-		t.Errorf("the next pod was ready %s after the deletion, want %s", took, limit)
+		t.Errorf("the pod was gone after %s, want %s", took, limit)
 	}
-	t.Logf("the next pod was ready %s after the deletion", took)
+	t.Logf("the pod was gone after %s", took)
+	s.AwaitReady(t)
 	s.awaitAnswers(t, time.Now(), 1, 2, 3)
 	if now, err := kube.ReadProcess(stuck.PID); err != nil || !now.Stuck() {
 		t.Errorf("the worker was not stuck for so long: %v %v", now, err)
 	}
-	// What is left of the pod are its cgroups, which the kubelet cannot remove
-	// while there is a process in them.
-	melt()
-	s.AwaitGone(t, pod)
 }
 
 // A pause by each of those who may ask for one.

@@ -7,6 +7,8 @@ import (
 	"strings"
 	"time"
 
+	"go.uber.org/zap"
+
 	"gpuvet.dev/nvml"
 	"gpuvet.dev/nvml/wire"
 )
@@ -106,6 +108,14 @@ func (c *Client) Close() {
 	c.mu.Unlock()
 	select {
 	case <-gone:
+		return
 	case <-time.After(grace / 4):
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for w := range c.workers {
+		if err := abandon(w.pid()); err != nil {
+			c.log.Warn("a worker keeps the pod", zap.Error(err))
+		}
 	}
 }
