@@ -290,6 +290,13 @@ func TestMalformedLinesAreNoEvents(t *testing.T) {
 		"NVRM: knvlinkDiscoverPostRxDetLinks: nothing", "NVRM: knvlinkDiscoverPostRxDetLinks: Getting peerX postRxDetLinkMask failed!",
 		"pcieport 0000:00:02.0: AER: Correctable error counted", "nvidia-nvswitch0: open", "nvidia-nvswitch0: SXid (PCI:0000:01:00.0",
 		"pcieport 0000:00:02.0", "pcieport 0000:00:02.0: AER: Uncorrected (Fatal) error", "pcieport 0000:00:02.0: AER: enabled",
+		"NVRM: API mismatch: the client 'a", "NVRM: API mismatch: the client 'a' (pid )", "NVRM: API mismatch: the client 'a' (pid 1",
+		"NVRM: API mismatch: the client 'a name of more than 15 bytes' (pid 1)",
+		"pciehp 0000:00:1c.4: Slot(1): Link Down", "pciehp 0000:00:1c.4:pcie04: Slot(1)", "pciehp 0000:00:1c.4:pcie04: Link Down",
+		"pcieport 0000:60:01.0: pciehp: Slot(5): Link Up", "pcieport 0000:60:01.0: pciehp: Slot(5", "pcieport 0000:60:01.0: Slot(5): Link Down",
+		"nvidia-peermem", "nvidia-peermem f:x ERROR y", "nvidia-peermem a b:1 ERROR y", "nvidia-uvm: x] y", "nvidia-uvm: Loaded the UVM driver, major device number 237.",
+		"nvidia-nvswitch0 Interrupts disabled to avoid a storm", "nvidia-nvswitch: Probing device 0000:06:00.0, Vendor Id = 0x10de", "pci 0000:01:00.0: [10de:2330] type 00",
+		"INFO: task nvidia-smi:1 blocked for more than 120 seconds.", "watchdog: BUG: soft lockup - CPU#7 stuck for 23s! [nvidia-smi:1]",
 		"pcieport 0000:00:02.0: PCIe Bus Error: severity=?", "pcieport : AER: Correctable error received: 0000:00:00.0",
 	} {
 		if line, ok := Parse([]byte(text)); ok {
@@ -339,6 +346,13 @@ var otherLines = []string{
 	"pcieport 0000:00:1d.0: PME: Signaling with IRQ 122",
 	"pcieport 0000:00:1d.0:   device [8086:a298] error status/mask=00000001/00002000",
 	"INFO: task nvidia-smi:1234 blocked for more than 120 seconds.",
+	" ? _nv052958rm+0x2cc/0x360 [nvidia]",
+	" schedule+0x69/0x110",
+	" </TASK>",
+	"{1}[Hardware Error]: event severity: corrected",
+	"pcieport 0000:60:01.0: pciehp: Slot(5): Card present",
+	"nvidia-peermem nv_get_p2p_free_callback:127 ERROR detected invalid context, skipping further processing",
+	"NVRM: nvAssertOkFailedNoLog: Assertion failed: GPU lost from the bus [NV_ERR_GPU_IS_LOST] (0x0000000F) returned from rmStatus @ kernel_ce_gv100.c:106",
 	"",
 }
 
@@ -350,6 +364,19 @@ func BenchmarkOtherLine(b *testing.B) {
 	b.ReportAllocs()
 	for i := 0; b.Loop(); i++ {
 		Parse(lines[i%len(lines)])
+	}
+}
+
+// Behind a watchdog's line each record may be the one that completes the event.
+func BenchmarkOtherLineOfALog(b *testing.B) {
+	lines := make([][]byte, 0, len(otherLines))
+	for _, text := range otherLines {
+		lines = append(lines, []byte(text))
+	}
+	var joiner Joiner
+	b.ReportAllocs()
+	for i := 0; b.Loop(); i++ {
+		joiner.Next(lines[i%len(lines)])
 	}
 }
 
