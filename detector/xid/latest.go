@@ -41,24 +41,21 @@ func (l *latest) has(line *Line, n uint64) bool {
 }
 
 func partOf(line *Line) part {
-	switch line.Kind {
-	case Init:
-		switch {
-		case line.Minor != nil:
-			return detail
-		case strings.HasPrefix(line.Text, initText):
-			return opening
-		}
-	case PCIe:
-		body := strings.TrimLeft(strings.TrimPrefix(line.Text, "AER: "), " ")
-		switch {
-		case strings.HasPrefix(body, "["), strings.HasPrefix(body, "aer_"):
-			return detail
-		case strings.HasPrefix(body, "PCIe Bus Error: "):
-			return summary
-		case strings.Contains(body, " received"), strings.HasPrefix(body, "PCIe error, device_id: "):
-			return opening
-		}
+	body := strings.TrimLeft(strings.TrimPrefix(line.Text, "AER: "), " ")
+	starts := func(text string) bool { return strings.HasPrefix(body, text) }
+	switch {
+	case line.Kind == Init && line.Minor != nil:
+		return detail
+	case line.Kind == Init && starts(initText):
+		return opening
+	case line.Kind != PCIe:
+		return single
+	case starts("["), starts("aer_"):
+		return detail
+	case starts("PCIe Bus Error: "):
+		return summary
+	case strings.Contains(body, " received"), starts("PCIe error, device_id: "):
+		return opening
 	}
 	return single
 }

@@ -117,15 +117,14 @@ func errorSource(reporter address, b []byte) (address, bool) {
 // containment reads behind "DPC: containment event, status:0x": since kernel
 // 6.16 the reason and the source stand there.
 func containment(reporter address, b []byte) (severity string, source address) {
-	const phrase = "received from "
 	switch {
 	case bytes.Contains(b, []byte("ERR_FATAL ")):
 		severity = "Fatal"
 	case bytes.Contains(b, []byte("ERR_NONFATAL ")):
 		severity = "Non-fatal"
 	}
-	if i := bytes.Index(b, []byte(phrase)); i >= 0 {
-		if source, _, ok := cutAddress(b[i+len(phrase):]); ok {
+	if _, tail, ok := bytes.Cut(b, []byte("received from ")); ok {
+		if source, _, ok := cutAddress(tail); ok {
 			return severity, source
 		}
 	}
@@ -137,11 +136,11 @@ func containment(reporter address, b []byte) (severity string, source address) {
 // that may come before it is an event without severity. A link that the kernel
 // brings back by itself ("Link Down/Up ignored") is none.
 func slotLoss(b []byte) (severity string, ok bool) {
-	i := bytes.Index(b, []byte("): "))
-	if i < 0 {
+	_, what, ok := bytes.Cut(b, []byte("): "))
+	if !ok {
 		return "", false
 	}
-	switch what := string(bytes.TrimSpace(b[i+len("): "):])); what {
+	switch string(bytes.TrimSpace(what)) {
 	case "Link Down", "Link Down event", "Card not present":
 		return "Fatal", true
 	case "Power fault", "Power fault detected":

@@ -107,13 +107,13 @@ func (s *stall) next(text []byte, n uint64) (line Line, back int, ok bool) {
 func driverFrame(text []byte) ([]byte, bool) {
 	frame := bytes.TrimSpace(text)
 	if rest, ok := cut(frame, "RIP: "); ok {
-		if i := bytes.IndexByte(rest, ':'); i >= 0 {
-			frame = rest[i+1:]
+		if _, tail, ok := bytes.Cut(rest, []byte(":")); ok {
+			frame = tail
 		}
 	}
 	if rest, ok := cut(frame, "[<"); ok {
-		if i := bytes.Index(rest, []byte(">] ")); i >= 0 {
-			frame = rest[i+len(">] "):]
+		if _, tail, ok := bytes.Cut(rest, []byte(">] ")); ok {
+			frame = tail
 		}
 	}
 	i := bytes.IndexByte(frame, '+')
