@@ -32,7 +32,9 @@ func happenings(r *rand.Rand) []Event {
 		}
 		events = append(events, e)
 	}
-	load := func() { add(SourceState, KindDriverLoaded, "", map[string]string{"version": "570.1", "load": fmt.Sprint(loads)}) }
+	load := func() {
+		add(SourceState, KindDriverLoaded, "", map[string]string{"version": "570.1", "load": fmt.Sprint(loads)})
+	}
 	add(SourceDaemon, KindBoot, "", nil)
 	load()
 	for range 60 {

@@ -37,7 +37,7 @@ type Detector struct {
 
 	mu       sync.Mutex
 	state    *State
-	deadline time.Time // zero before the first event: what was saved falls due at a start, not before it
+	deadline time.Time     // zero before the first event: what was saved falls due at a start, not before it
 	changed  chan struct{} // closed and replaced at each new snapshot
 	wake     chan struct{} // the deadline has moved
 }
