@@ -218,9 +218,12 @@ func cached(root string) []string {
 	if err != nil {
 		return nil
 	}
+	if info, err := os.Lstat(file); err != nil || !info.Mode().IsRegular() {
+		return nil // a root without a linker; and a pipe would never be read to its end
+	}
 	content, err := os.ReadFile(file)
 	if err != nil {
-		return nil // a root without a linker
+		return nil
 	}
 	var paths []string
 	for text := range bytes.SplitSeq(content, []byte{0}) {

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -253,6 +254,28 @@ func TestWhatTheLinkerKnowsIsFound(t *testing.T) {
 	want := driverroot.Found{Library: n.at("/opt/gpu/570/lib64/libnvidia-ml.so.570.195.03"), Root: n.root, Layout: driverroot.Host}
 	if diff := cmp.Diff(want, n.find(driverroot.Options{})); diff != "" {
 		t.Errorf("found (-want +got):\n%s", diff)
+	}
+}
+
+// Nobody writes into it: who reads it waits for ever, and the daemon with him.
+func TestPipeInPlaceOfTheLinkersListIsPassedOver(t *testing.T) {
+	n := newNode(t)
+	n.folder("/etc")
+	if err := syscall.Mkfifo(n.at("/etc/ld.so.cache"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan error, 1)
+	go func() {
+		_, err := driverroot.Find(driverroot.Options{Host: n.root})
+		ended <- err
+	}()
+	select {
+	case err := <-ended:
+		if !errors.Is(err, driverroot.ErrNotFound) {
+			t.Errorf("error %v, want ErrNotFound", err)
+		}
+	case <-time.After(10 * time.Second):
+		t.Error("it waits for somebody to write into the pipe")
 	}
 }
 
