@@ -1,6 +1,7 @@
 package detector
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
@@ -30,6 +31,10 @@ type KernelLog struct {
 	// one that is about none is passed by. Without it an error has the address
 	// that the kernel names, which may be a bridge's.
 	Behind func(pci string) []string
+	// Series is the part of the events' IDs that says whose numbers they have:
+	// SourceKernelLog if empty. Records that come another way, as from the
+	// journal, are numbered otherwise and need a series of their own.
+	Series string
 	// Loaded, if set, is called when the log tells that the driver was loaded.
 	Loaded func()
 
@@ -57,9 +62,15 @@ func (k *KernelLog) Spoofed() uint64 { return k.spoofed.Load() }
 // Reading reports whether the log is being read.
 func (k *KernelLog) Reading() bool { return k.open.Load() }
 
+// records is a kernel log that can be read: a [kmsg.Reader], or the journal's.
+type records interface {
+	Boot() string
+	Run(ctx context.Context, h kmsg.Handler) error
+}
+
 // Run reads until ctx ends. moved is told of each record that was read and, if
 // it was an event, folded.
-func (k *KernelLog) Run(ctx context.Context, r *kmsg.Reader, emit func(Event), moved func(kmsg.Cursor)) error {
+func (k *KernelLog) Run(ctx context.Context, r records, emit func(Event), moved func(kmsg.Cursor)) error {
 	k.open.Store(true)
 	defer k.open.Store(false)
 	boot := r.Boot()
@@ -88,7 +99,7 @@ func (k *KernelLog) record(boot string, rec kmsg.Record, emit func(Event)) {
 		return
 	}
 	faultpoint.Hit("kmsg-read")
-	e.ID = fmt.Sprintf("%s/%s/%d", boot, SourceKernelLog, rec.Seq)
+	e.ID = fmt.Sprintf("%s/%s/%d", boot, cmp.Or(k.Series, SourceKernelLog), rec.Seq)
 	e.Boot, e.Time, e.Mono = boot, rec.Time, rec.Mono
 	emit(e)
 }

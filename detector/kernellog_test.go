@@ -193,3 +193,13 @@ func BenchmarkRecordOfOthers(b *testing.B) {
 		d.SetCursor("kmsg", Cursor{Boot: "boot-1", Seq: rec.Seq})
 	}
 }
+
+func TestRecordsOfAnotherLogHaveASeriesOfTheirOwn(t *testing.T) {
+	log := NewKernelLog()
+	log.Series = "journal"
+	w := newWire(t, log, kmsg.Cursor{})
+	w.record(t, kmsg.Kern, 7, fallen)
+	if e := <-w.events; !strings.HasSuffix(e.ID, "/journal/7") || e.Source != SourceKernelLog {
+		t.Errorf("event %s of %s", e.ID, e.Source)
+	}
+}
