@@ -38,8 +38,8 @@ type PolicyRow struct {
 	Ignore bool `json:"ignore,omitempty"`
 	// AllowContradiction takes a row that contradicts itself or another.
 	AllowContradiction bool `json:"allowContradiction,omitempty"`
-	// Source is the file and the place in it.
-	Source string `json:"source,omitempty"`
+	// Source is the file and the place in it; it is no key of the file.
+	Source string `json:"source,omitempty" file:"-"`
 }
 
 // Key names what the row is for: a reason, or an Xid as "Xid 63".

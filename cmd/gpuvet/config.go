@@ -6,10 +6,12 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"reflect"
 	"strconv"
 	"strings"
 	"time"
 
+	"gpuvet.dev/detector"
 	"gpuvet.dev/internal/node"
 	"gpuvet.dev/internal/trail"
 )
@@ -22,10 +24,30 @@ const (
 
 // config is the YAML file that says what gpuvet does; flags say where.
 type config struct {
-	APIVersion string      `json:"apiVersion"`
-	Kind       string      `json:"kind"`
-	Node       node.Config `json:"node,omitzero"`
-	Trail      trailConfig `json:"trail,omitzero"`
+	APIVersion string                `json:"apiVersion"`
+	Kind       string                `json:"kind"`
+	Policy     detector.PolicyConfig `json:"policy,omitzero"`
+	Node       node.Config           `json:"node,omitzero"`
+	Trail      trailConfig           `json:"trail,omitzero"`
+
+	policy *detector.Policy // of the section
+	text   []byte           // of the file; nil: there is none
+}
+
+// changed lists the sections by which two files differ, but for the policy,
+// which is taken while the daemon runs.
+func (c config) changed(other config) []string {
+	var sections []string
+	for name, section := range reflect.ValueOf(c).Fields() {
+		key, _, _ := strings.Cut(name.Tag.Get("json"), ",")
+		if key == "" || key == "policy" {
+			continue
+		}
+		if !reflect.DeepEqual(section.Interface(), reflect.ValueOf(other).FieldByIndex(name.Index).Interface()) {
+			sections = append(sections, key)
+		}
+	}
+	return sections
 }
 
 // trailConfig bounds the history.
@@ -41,7 +63,7 @@ func (t trailConfig) options(boot string) trail.Options {
 // loadConfig reads the file strictly. The default file need not exist; one that
 // was named must.
 func loadConfig(path string, named bool) (config, error) {
-	c := config{Node: node.DefaultConfig()}
+	c := config{Node: node.DefaultConfig(), policy: detector.DefaultPolicy()}
 	data, err := os.ReadFile(path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist) && !named:
@@ -49,6 +71,7 @@ func loadConfig(path string, named bool) (config, error) {
 	case err != nil:
 		return c, badInput("--config: %w", err)
 	}
+	c.text = data
 	if err := readDocument(data, &c); err != nil {
 		return c, inFile(path, err)
 	}
@@ -59,7 +82,12 @@ func loadConfig(path string, named bool) (config, error) {
 	if c.Kind != configKind {
 		faults = append(faults, fmt.Errorf("kind: %q: expected %s", c.Kind, configKind))
 	}
-	faults = append(faults, c.Node.Validate())
+	for i := range c.Policy.Rows {
+		c.Policy.Rows[i].Source = fmt.Sprintf("file: %s policy.rows[%d]", path, i)
+	}
+	policy, err := c.Policy.Policy()
+	c.policy = policy
+	faults = append(faults, err, c.Node.Validate())
 	if err := errors.Join(faults...); err != nil {
 		return c, inFile(path, err)
 	}

@@ -13,6 +13,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/yaml"
 
+	"gpuvet.dev/detector"
 	"gpuvet.dev/internal/node"
 )
 
@@ -79,6 +80,9 @@ func checked(path string, value any, t reflect.Type, faults *[]error) any {
 	if value == nil {
 		return nil
 	}
+	if t.Kind() == reflect.Slice && t.Elem().Kind() == reflect.Struct {
+		return checkedList(path, value, t, faults)
+	}
 	if t.Kind() != reflect.Struct || reflect.PointerTo(t).Implements(reflect.TypeFor[json.Unmarshaler]()) {
 		if json.Unmarshal([]byte(written(value)), reflect.New(t).Interface()) != nil {
 			fault(expected(t))
@@ -109,11 +113,32 @@ func checked(path string, value any, t reflect.Type, faults *[]error) any {
 	return clean
 }
 
-// keys are those of a struct, by their names in the file.
+// checkedList is the same for a list of structs; an item without a value is no
+// item.
+func checkedList(path string, value any, t reflect.Type, faults *[]error) any {
+	items, ok := value.([]any)
+	if !ok {
+		*faults = append(*faults, fmt.Errorf("%s: %s: expected a list", path, written(value)))
+		return nil
+	}
+	clean := make([]any, 0, len(items))
+	for i, item := range items {
+		at := fmt.Sprintf("%s[%d]", path, i)
+		if item == nil {
+			*faults = append(*faults, fmt.Errorf("%s: null: expected keys %s", at, oneOfThese(slices.Sorted(maps.Keys(keys(t.Elem()))))))
+			continue
+		}
+		clean = append(clean, checked(at, item, t.Elem(), faults))
+	}
+	return clean
+}
+
+// keys are those of a struct, by their names in the file. A field with the tag
+// file:"-" is for JSON of our own alone.
 func keys(t reflect.Type) map[string]reflect.Type {
 	all := map[string]reflect.Type{}
 	for _, f := range reflect.VisibleFields(t) {
-		if name, _, _ := strings.Cut(f.Tag.Get("json"), ","); name != "" && name != "-" {
+		if name, _, _ := strings.Cut(f.Tag.Get("json"), ","); name != "" && name != "-" && f.Tag.Get("file") != "-" {
 			all[name] = f.Type
 		}
 	}
@@ -133,6 +158,12 @@ func expected(t reflect.Type) string {
 		return "a duration of more than zero, such as 720h"
 	case reflect.TypeFor[size]():
 		return "a number of bytes such as 256Mi"
+	case reflect.TypeFor[*detector.Span]():
+		return "a duration such as 5m"
+	case reflect.TypeFor[*int]():
+		return "a number"
+	case reflect.TypeFor[bool]():
+		return "true or false"
 	}
 	return "text"
 }

@@ -42,7 +42,7 @@ func TestBadArgumentIsNamedWithWhatWasExpected(t *testing.T) {
 		want []string
 	}{
 		"unknown flag":          {[]string{"run", "--bogus"}, []string{"--bogus", "gpuvet run --help"}},
-		"unknown command":       {[]string{"bogus"}, []string{`"bogus"`, "expected clear, parse, pause, replay, resume, run, status, version or xid"}},
+		"unknown command":       {[]string{"bogus"}, []string{`"bogus"`, "expected clear, parse, pause, policy, replay, resume, run, status, version or xid"}},
 		"extra argument":        {[]string{"run", "extra"}, []string{"gpuvet run", `"extra"`, "expected no argument"}},
 		"extra status argument": {[]string{"status", "3"}, []string{`"3"`, "expected no argument"}},
 		"extra file":            {[]string{"parse", "a", "b"}, []string{`"b"`, "no second file"}},
@@ -130,10 +130,10 @@ func TestBadConfigIsNamedByFileKeyAndValue(t *testing.T) {
 		"other version":      {"apiVersion: v1\nkind: Config\n", []string{`apiVersion: "v1": expected gpuvet.dev/v1alpha1`}},
 		"other kind":         {"apiVersion: gpuvet.dev/v1alpha1\nkind: Policy\n", []string{`kind: "Policy": expected Config`}},
 		"no YAML":            {configHead + "node: {taint: auto\n", []string{"line 3"}},
-		"not a map":          {"- a\n", []string{`["a"]`, "expected keys apiVersion, kind, node or trail"}},
+		"not a map":          {"- a\n", []string{`["a"]`, "expected keys apiVersion, kind, node, policy or trail"}},
 		"key twice":          {configHead + "kind: Config\n", []string{"line 3", `"kind" already set`}},
 		"two documents":      {configHead + "---\n" + configHead, []string{"line 3", "second document", "expected one"}},
-		"unknown section":    {configHead + "nodes: {}\n", []string{"nodes: unknown key", "expected apiVersion, kind, node or trail"}},
+		"unknown section":    {configHead + "nodes: {}\n", []string{"nodes: unknown key", "expected apiVersion, kind, node, policy or trail"}},
 		"other case":         {configHead + "Node: {}\n", []string{"Node: unknown key"}},
 		"unknown key":        {configHead + "node: {tiant: auto}\n", []string{"node.tiant: unknown key", "expected heartbeat, taint or taintWhenUnhealthy"}},
 		"hidden key":         {configHead + "node: {DeviceFencing: true}\n", []string{"node.DeviceFencing: unknown key"}},

@@ -31,7 +31,7 @@ func (e inputError) Unwrap() error { return e.err }
 func badInput(format string, args ...any) error { return inputError{fmt.Errorf(format, args...)} }
 
 func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	// The second signal ends the process at once.
 	context.AfterFunc(ctx, stop)
@@ -66,6 +66,7 @@ that are not.
 
   gpuvet run                    the daemon
   gpuvet status                 what it thinks of the GPUs of this node
+  gpuvet policy show            what it makes of every fault, and why
   gpuvet xid 79                 what an Xid means and what gpuvet does about it
   gpuvet parse /var/log/syslog  the GPU events in a saved kernel log
   gpuvet replay dmesg.txt       what the daemon would have decided
@@ -85,7 +86,7 @@ that are not.
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return badInput("%w; see %s --help", err, cmd.CommandPath())
 	})
-	root.AddCommand(runCommand(), statusCommand(), clearCommand(), pauseCommand(), resumeCommand(), xidCommand(), parseCommand(), replayCommand(), versionCommand())
+	root.AddCommand(runCommand(), statusCommand(), clearCommand(), pauseCommand(), resumeCommand(), xidCommand(), parseCommand(), replayCommand(), policyCommand(), versionCommand())
 	return root
 }
 

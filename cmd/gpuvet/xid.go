@@ -14,7 +14,8 @@ import (
 )
 
 func xidCommand() *cobra.Command {
-	return &cobra.Command{
+	var path string
+	cmd := &cobra.Command{
 		Use:   "xid [CODE]",
 		Short: "Explain an Xid: what it means, whose fault it is, what gpuvet does",
 		Example: `  gpuvet xid 79
@@ -22,6 +23,13 @@ func xidCommand() *cobra.Command {
 		Args: arguments(1, "no second Xid"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			policy := detector.DefaultPolicy()
+			if path != "" {
+				c, err := loadConfig(path, true)
+				if err != nil {
+					return err
+				}
+				policy = c.policy
+			}
 			if len(args) == 0 {
 				return listXids(cmd.OutOrStdout(), policy)
 			}
@@ -37,6 +45,8 @@ func xidCommand() *cobra.Command {
 			return explainXid(cmd.OutOrStdout(), policy, entry)
 		},
 	}
+	cmd.Flags().StringVar(&path, "config", "", "configuration file whose policy decides, instead of the default")
+	return cmd
 }
 
 func listXids(w io.Writer, policy *detector.Policy) error {
@@ -69,6 +79,8 @@ func explainXid(w io.Writer, policy *detector.Policy, e xid.Entry) error {
 	row("class", string(v.Class))
 	row("action", string(v.Action))
 	row("gpuvet", does(policy, e.Code, v.Verdict))
+	row("decided by", origin(v.Source))
+	row("disputed", v.Note)
 	row("NVIDIA's catalogue", strings.TrimSpace(e.Bucket+"  "+e.Investigatory))
 	row("fatal to", e.FatalTo)
 	row("with Xid 154 since", e.Since)
@@ -80,15 +92,17 @@ func explainXid(w io.Writer, policy *detector.Policy, e xid.Entry) error {
 // does says in a sentence what the policy makes of a code.
 func does(policy *detector.Policy, code int, v detector.Verdict) string {
 	switch {
+	case policy.Xids[code].Ignore:
+		return "counts and records it; the configuration has it ignored"
 	case code >= 144 && code <= 150:
 		return "decides by the unit, sub-code and status in the line; what asks for a reset fences the GPU as LinkFault until one is seen"
 	case code == 154:
 		return "takes the recovery action in the line as the driver's word: a reset, reboot or drain fences the GPU until the driver asks for none"
-	case code == 45:
+	case code == 45 && v.Reason == detector.ApplicationFault:
 		return "puts it down to the fault before it; alone it is the application's and fences nothing"
 	case v.Reason == "":
 		return "counts and records it; it decides nothing by itself"
-	case v.Class == detector.Application:
+	case v.Class == detector.Application && !v.Effect.Fences():
 		return "counts and records it and blames the workload; it never fences"
 	}
 	row := policy.Reasons[v.Reason]

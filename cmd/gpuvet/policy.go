@@ -1,0 +1,266 @@
+package main
+
+import (
+	"cmp"
+	"encoding/json"
+	"fmt"
+	"io"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"gpuvet.dev/detector"
+)
+
+func policyCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "policy",
+		Short: "Show what gpuvet makes of every fault, or check a configuration file",
+		Args: func(cmd *cobra.Command, args []string) error {
+			if len(args) > 0 {
+				return badInput("%s: %q: expected %s", cmd.CommandPath(), args[0], commands(cmd))
+			}
+			return nil
+		},
+		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	cmd.AddCommand(policyShowCommand(), policyCheckCommand())
+	return cmd
+}
+
+func policyShowCommand() *cobra.Command {
+	var path, format string
+	var changed bool
+	cmd := &cobra.Command{
+		Use:   "show",
+		Short: "Show the policy that a configuration file makes, and where each row comes from",
+		Long: `Show one row per reason and per Xid: whose fault it is, what it makes unfit, what
+it does to scheduling, how long it is held back, what ends it, what to do, and
+where that comes from. A row that starts with an Xid is followed by the reason it
+stands for; its hold and its end are those of the reason.`,
+		Example: `  gpuvet policy show
+  gpuvet policy show --changed --config gpuvet.yaml`,
+		Args: arguments(0, "no argument"),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := oneOf("-o", format, "table", "json"); err != nil {
+				return err
+			}
+			c, err := loadConfig(path, cmd.Flags().Changed("config"))
+			if err != nil {
+				return err
+			}
+			return showPolicy(cmd.OutOrStdout(), policyLines(c.policy, changed), format)
+		},
+	}
+	cmd.Flags().StringVar(&path, "config", defaultConfig, "configuration file")
+	cmd.Flags().StringVarP(&format, "output", "o", "table", "table or json")
+	cmd.Flags().BoolVar(&changed, "changed", false, "only what differs from the default")
+	return cmd
+}
+
+func policyCheckCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "check FILE",
+		Short: "Check a configuration file, and show what it changes in the default policy",
+		Long: `Check a configuration file, all of it, as the daemon would. Code 0: it would be
+taken, and what it changes is shown. Code 2: it would not, and all that is wrong
+is told.`,
+		Args: func(cmd *cobra.Command, args []string) error {
+			if len(args) != 1 {
+				return badInput("%s: %d arguments: expected one file", cmd.CommandPath(), len(args))
+			}
+			return nil
+		},
+		RunE: func(cmd *cobra.Command, args []string) error {
+			c, err := loadConfig(args[0], true)
+			if err != nil {
+				return err
+			}
+			return showChanges(cmd.OutOrStdout(), args[0], c.policy)
+		},
+	}
+}
+
+// policyLine is one row of `policy show`; json names stay.
+type policyLine struct {
+	Key     string          `json:"key"` // a reason, or "Xid 79"
+	Reason  detector.Reason `json:"reason,omitempty"`
+	Xid     int             `json:"xid,omitempty"`
+	Class   detector.Class  `json:"class"`
+	Scope   detector.Scope  `json:"scope,omitempty"`
+	Taint   string          `json:"taint,omitempty"`
+	Effect  detector.Effect `json:"effect,omitempty"`
+	Hold    string          `json:"hold,omitempty"`
+	Clear   detector.Clear  `json:"clear,omitempty"`
+	Quiet   string          `json:"quiet,omitempty"`
+	Action  detector.Action `json:"action"`
+	Ignored bool            `json:"ignored,omitempty"`
+	Changed bool            `json:"changed,omitempty"`
+	From    string          `json:"from"`
+	Note    string          `json:"note,omitempty"` // who decides otherwise, and why we do so
+}
+
+// policyLines are the rows of a policy: reasons by name, then Xids.
+func policyLines(p *detector.Policy, changed bool) []policyLine {
+	standard := detector.DefaultPolicy()
+	var lines []policyLine
+	for _, reason := range slices.Sorted(maps.Keys(p.Reasons)) {
+		line := reasonLine(p.Reasons[reason])
+		line.Changed = line.From != origin(standard.Reasons[reason].Source)
+		lines = append(lines, line)
+	}
+	for _, code := range slices.Sorted(maps.Keys(p.Xids)) {
+		line := xidLine(p, code)
+		line.Changed = line.From != origin(standard.Xids[code].Source)
+		lines = append(lines, line)
+	}
+	if changed {
+		lines = slices.DeleteFunc(lines, func(l policyLine) bool { return !l.Changed })
+	}
+	return lines
+}
+
+func reasonLine(r detector.Row) policyLine {
+	line := policyLine{
+		Key: string(r.Reason), Reason: r.Reason, Class: r.Class, Scope: r.Scope, Taint: string(r.Taint), Effect: r.Effect,
+		Clear: r.Clear, Action: r.Action, Ignored: r.Ignore, From: origin(r.Source),
+	}
+	if r.Hold > 0 {
+		line.Hold = short(r.Hold)
+	}
+	if r.Quiet > 0 {
+		line.Quiet = short(r.Quiet)
+	}
+	return line
+}
+
+func xidLine(p *detector.Policy, code int) policyLine {
+	x := p.Xids[code]
+	line := policyLine{Class: x.Class, Action: x.Action}
+	if row, ok := p.Reasons[x.Reason]; ok {
+		line = reasonLine(row)
+	}
+	line.Key, line.Xid, line.From, line.Note = fmt.Sprintf("Xid %d", code), code, origin(x.Source), x.Note
+	line.Class, line.Effect, line.Action, line.Ignored = x.Class, x.Effect, x.Action, x.Ignore
+	return line
+}
+
+// origin tells a row of the product's from one of a file.
+func origin(source string) string {
+	if strings.HasPrefix(source, "file: ") {
+		return source
+	}
+	return "default: " + source
+}
+
+// short is a duration without the units that are zero.
+func short(d time.Duration) string {
+	text := d.String()
+	if strings.HasSuffix(text, "m0s") {
+		text = strings.TrimSuffix(text, "0s")
+	}
+	if strings.HasSuffix(text, "h0m") {
+		text = strings.TrimSuffix(text, "0m")
+	}
+	return text
+}
+
+func showPolicy(w io.Writer, lines []policyLine, format string) error {
+	if format == "json" {
+		encoder := json.NewEncoder(w)
+		encoder.SetEscapeHTML(false)
+		encoder.SetIndent("", "  ")
+		if lines == nil {
+			lines = []policyLine{}
+		}
+		return encoder.Encode(lines)
+	}
+	table := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
+	fmt.Fprintln(table, "KEY\tCLASS\tSCOPE\tEFFECT\tHOLD\tCLEAR\tACTION\tFROM")
+	for _, l := range lines {
+		key, ends, effect := l.Key, string(l.Clear), string(l.Effect)
+		if l.Xid != 0 && l.Reason != "" {
+			key += " " + string(l.Reason)
+		}
+		if l.Quiet != "" {
+			ends += " " + l.Quiet
+		}
+		if l.Ignored {
+			effect = "ignored"
+		}
+		fmt.Fprintln(table, strings.Join([]string{
+			key, string(l.Class), orDash(string(l.Scope)), orDash(effect), orDash(l.Hold), orDash(ends), string(l.Action), l.From,
+		}, "\t"))
+	}
+	return table.Flush()
+}
+
+// showChanges tells what the rows of a file change, one line per row.
+func showChanges(w io.Writer, path string, p *detector.Policy) error {
+	fmt.Fprintf(w, "%s: good\n", path)
+	lines := policyLines(p, true)
+	if len(lines) == 0 {
+		fmt.Fprintln(w, "policy: nothing differs from the default")
+		return nil
+	}
+	before := map[string]policyLine{}
+	for _, l := range policyLines(detector.DefaultPolicy(), false) {
+		before[l.Key] = l
+	}
+	unlisted := policyLine{Class: detector.Information, Action: detector.ActWatch}
+	// The codes that a reason's row reaches stand beside it.
+	reached := map[string][]string{}
+	for _, l := range lines {
+		if l.Xid != 0 {
+			reached[l.From] = append(reached[l.From], strconv.Itoa(l.Xid))
+		}
+	}
+	told := map[string]bool{}
+	table := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
+	for _, l := range lines {
+		if told[l.From] {
+			continue
+		}
+		told[l.From] = true
+		was, ok := before[l.Key]
+		if !ok {
+			was = unlisted
+		}
+		what := differences(was, l)
+		if codes := reached[l.From]; l.Xid == 0 && len(codes) > 0 {
+			what += "; Xids " + strings.Join(codes, ", ")
+		}
+		fmt.Fprintf(table, "%s\t%s\t%s\n", l.Key, what, strings.TrimPrefix(l.From, "file: "+path+" "))
+	}
+	return table.Flush()
+}
+
+// differences are the columns in which two rows differ.
+func differences(was, is policyLine) string {
+	if is.Ignored {
+		return "ignored"
+	}
+	var all []string
+	for _, column := range []struct{ name, was, is string }{
+		{"reason", string(was.Reason), string(is.Reason)},
+		{"class", string(was.Class), string(is.Class)},
+		{"effect", string(was.Effect), string(is.Effect)},
+		{"hold", was.Hold, is.Hold},
+		{"clear", string(was.Clear), string(is.Clear)},
+		{"quiet", was.Quiet, is.Quiet},
+		{"action", string(was.Action), string(is.Action)},
+	} {
+		if column.was != column.is {
+			all = append(all, fmt.Sprintf("%s %s → %s", column.name, cmp.Or(column.was, "none"), cmp.Or(column.is, "none")))
+		}
+	}
+	if len(all) == 0 {
+		return "as by default"
+	}
+	return strings.Join(all, ", ")
+}

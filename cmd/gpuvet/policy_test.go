@@ -1,0 +1,127 @@
+package main
+
+import (
+	"encoding/json"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+// overridden changes a row in each way.
+const overridden = configHead + `policy:
+  rows:
+  - {reason: ResetRequired, effect: NoExecute, hold: 5s}
+  - {reason: LinkFault, clear: quiet, quiet: 30m}
+  - {xid: 63, reason: HardwareWarning, action: watch}
+  - {xid: 92, ignore: true}
+  - {xid: 119, effect: None}
+  - {xid: 185, reason: HardwareWarning}
+`
+
+func TestPolicyIsShown(t *testing.T) {
+	none := file(t, "none.yaml", configHead)
+	golden(t, "policy-default.txt", output(t, "", "policy", "show", "--config", none))
+	golden(t, "policy-default.json", output(t, "", "policy", "show", "--config", none, "-o", "json"))
+	if got := output(t, "", "policy", "show", "--config", none, "--changed"); strings.Count(got, "\n") != 1 {
+		t.Errorf("changed by default:\n%s", got)
+	}
+	path := file(t, "gpuvet.yaml", overridden)
+	got := output(t, "", "policy", "show", "--config", path, "--changed")
+	golden(t, "policy-changed.txt", strings.ReplaceAll(got, path, "gpuvet.yaml"))
+	got = output(t, "", "policy", "check", path)
+	golden(t, "policy-check.txt", strings.ReplaceAll(got, path, "gpuvet.yaml"))
+	got = output(t, "", "policy", "check", none)
+	if want := none + ": good\npolicy: nothing differs from the default\n"; got != want {
+		t.Errorf("got %q, want %q", got, want)
+	}
+}
+
+func TestShownPolicyHasTheRowsOfEveryReasonAndXid(t *testing.T) {
+	var lines []policyLine
+	text := output(t, "", "policy", "show", "--config", file(t, "gpuvet.yaml", overridden), "-o", "json")
+	if err := json.Unmarshal([]byte(text), &lines); err != nil {
+		t.Fatal(err)
+	}
+	by := map[string]policyLine{}
+	for _, l := range lines {
+		by[l.Key] = l
+	}
+	if len(by) != 19+177 {
+		t.Errorf("%d rows", len(by))
+	}
+	want := policyLine{
+		Key: "Xid 109", Xid: 109, Reason: "ResetRequired", Class: "driver", Scope: "gpu", Taint: "reset-required", Effect: "NoExecute",
+		Hold: "5s", Clear: "reset", Action: "reset-gpu", Changed: true, From: by["ResetRequired"].From, Note: by["Xid 109"].Note,
+	}
+	if diff := cmp.Diff(want, by["Xid 109"]); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+}
+
+func TestFaultsOfAPolicyAreToldAllAtOnce(t *testing.T) {
+	path := file(t, "gpuvet.yaml", configHead+`policy:
+  rows:
+  - {reason: ApplicationFault, effect: NoExecute}
+  - {xid: 1000, ignore: true}
+  - {reason: GPULost, hold: 48h}
+node: {heartbeat: 1s}
+`)
+	for _, args := range [][]string{{"policy", "check", path}, {"policy", "show", "--config", path}, {"xid", "79", "--config", path}} {
+		refused(t, args,
+			path+": policy.rows[0]: class application with effect NoExecute", "allowContradiction: true",
+			path+": policy.rows[0]: effect NoExecute with scope workload",
+			path+": policy.rows[1].xid: 1000: expected 1 to 999",
+			path+": policy.rows[2]: hold 48h0m0s hides the fault for more than a day",
+			path+": node.heartbeat")
+	}
+	startsNothing(t, []string{"--config", path}, "policy.rows[0]")
+}
+
+func TestFormOfAPolicyIsStrict(t *testing.T) {
+	for text, want := range map[string]string{
+		`policy: {row: []}`:                              "policy.row: unknown key: expected rows",
+		`policy: []`:                                     "policy: []: expected keys rows",
+		`policy: {rows: GPULost}`:                        `policy.rows: "GPULost": expected a list`,
+		`policy: {rows: [GPULost]}`:                      `policy.rows[0]: "GPULost": expected keys action, allowContradiction, class`,
+		`policy: {rows: [{reason: GPULost, holds: 1s}]}`: "policy.rows[0].holds: unknown key: expected action, allowContradiction, class, clear, effect, hold, ignore, quiet, reason or xid",
+		`policy: {rows: [{xid: 79, source: me}]}`:        "policy.rows[0].source: unknown key",
+		`policy: {rows: [{xid: all, ignore: true}]}`:     `policy.rows[0].xid: "all": expected a number`,
+		`policy: {rows: [{xid: 1.5, ignore: true}]}`:     `policy.rows[0].xid: 1.5: expected a number`,
+		`policy: {rows: [{xid: 79, ignore: 1}]}`:         `policy.rows[0].ignore: 1: expected true or false`,
+		`policy: {rows: [{reason: GPULost, hold: 5}]}`:   `policy.rows[0].hold: 5: expected a duration such as 5m`,
+		`policy: {rows: [{xid: 79, ignore: true}, ]}`:    "",
+		"policy:\n  rows:\n  -\n":                        "policy.rows[0]: null: expected keys action",
+	} {
+		path := file(t, "gpuvet.yaml", configHead+text+"\n")
+		if want == "" {
+			output(t, "", "policy", "check", path)
+			continue
+		}
+		refused(t, []string{"policy", "check", path}, want)
+	}
+}
+
+func TestPolicyCommandNamesWhatItTakes(t *testing.T) {
+	refused(t, []string{"policy", "list"}, `"list"`, "expected check or show")
+	refused(t, []string{"policy", "check"}, "0 arguments", "expected one file")
+	refused(t, []string{"policy", "show", "-o", "yaml"}, `-o "yaml"`, "expected table or json")
+	refused(t, []string{"policy", "check", "/nonexistent/gpuvet.yaml"}, "/nonexistent/gpuvet.yaml", "no such file")
+	if got := output(t, "", "policy"); !strings.Contains(got, "gpuvet policy [command]") {
+		t.Errorf("printed\n%s", got)
+	}
+}
+
+func TestXidIsExplainedByTheConfiguredPolicy(t *testing.T) {
+	path := file(t, "gpuvet.yaml", overridden)
+	for code, want := range map[string]string{
+		"92":  "the configuration has it ignored",
+		"109": "fences the GPU as ResetRequired (NoExecute,",
+		"119": "shows the GPU as Degraded (ResetRequired)",
+		"63":  "file: " + path + " policy.rows[2]",
+	} {
+		if got := output(t, "", "xid", code, "--config", path); !strings.Contains(got, want) {
+			t.Errorf("Xid %s:\n%s\nwant it to say %q", code, got, want)
+		}
+	}
+}
