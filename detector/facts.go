@@ -22,6 +22,7 @@ type Facts struct {
 	cause  string    // why there is no driver
 	loaded bool      // load or cause was told
 	stuck  bool      // was told
+	again  bool      // that it is stuck is to be told once more
 	gpus   map[string]*told
 }
 
@@ -44,6 +45,15 @@ func (f *Facts) Observe(o nvml.Observation) {
 		f.inventory(o)
 	} else {
 		f.health(o)
+	}
+}
+
+// Forget has every fact about the GPUs told again, as after a start, and that the
+// driver is stuck if it is.
+func (f *Facts) Forget() {
+	f.again = f.stuck
+	for _, g := range f.gpus {
+		clear(g.facts)
 	}
 }
 
@@ -100,10 +110,10 @@ func (f *Facts) driverStuck(o nvml.Observation) {
 	for _, g := range f.gpus {
 		g.silent()
 	}
-	if f.stuck {
+	if f.stuck && !f.again {
 		return
 	}
-	f.stuck = true
+	f.stuck, f.again = true, false
 	f.emit(Event{Source: SourceState, Kind: KindDriverStuck, Time: o.Time, Fields: map[string]string{"cause": o.InventoryErr.Error()}})
 }
 

@@ -9,6 +9,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
+
+	"gpuvet.dev/nvml"
 )
 
 // takes folds the event of a policy, and goes on with it.
@@ -266,4 +268,37 @@ func TestDetectorGoesOnWithTheSavedPolicy(t *testing.T) {
 			t.Errorf("after the default came back: %+v", g)
 		}
 	})
+}
+
+// What a policy ignored is told again under the next one, also where it was told
+// and has not changed.
+func TestForgottenFactsAreToldAgain(t *testing.T) {
+	var told []Kind
+	f := NewFacts(time.Minute, func(e Event) { told = append(told, e.Kind) })
+	now := at(0)
+	look := func() {
+		f.Observe(nvml.Observation{Time: now, Inventory: &nvml.Inventory{Load: "a", GPUs: []nvml.GPU{{PCI: gpuA}}}, Indexes: map[string]int{gpuA: 0}})
+		f.Observe(nvml.Observation{Time: now, PCI: gpuA, Err: nvml.ErrLost})
+	}
+	look()
+	told = nil
+	look()
+	if told != nil {
+		t.Errorf("told again without need: %v", told)
+	}
+	f.Forget()
+	look()
+	if diff := cmp.Diff([]Kind{KindGPUFound, KindGPULost, KindResponsive}, told); diff != "" {
+		t.Errorf("(-want +told):\n%s", diff)
+	}
+	told = nil
+	stuck := nvml.Observation{Time: now, InventoryErr: nvml.ErrStuck}
+	f.Observe(stuck)
+	f.Observe(stuck)
+	f.Forget()
+	f.Observe(stuck)
+	f.Observe(stuck)
+	if diff := cmp.Diff([]Kind{KindDriverStuck, KindDriverStuck}, told); diff != "" {
+		t.Errorf("of a stuck driver (-want +told):\n%s", diff)
+	}
 }

@@ -63,9 +63,10 @@ func (c *commands) check(request ClearRequest) error {
 	if request.Reason == "" || c.sources.Policy == nil {
 		return nil
 	}
-	if _, ok := c.sources.Policy.Reasons[detector.Reason(request.Reason)]; !ok {
-		known := make([]string, 0, len(c.sources.Policy.Reasons))
-		for reason := range c.sources.Policy.Reasons {
+	reasons := c.sources.Policy().Reasons
+	if _, ok := reasons[detector.Reason(request.Reason)]; !ok {
+		known := make([]string, 0, len(reasons))
+		for reason := range reasons {
 			known = append(known, string(reason))
 		}
 		slices.Sort(known)

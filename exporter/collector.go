@@ -9,6 +9,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	dto "github.com/prometheus/client_model/go"
 	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"gpuvet.dev/detector"
 )
 
 // collector writes the table's families. Each scrape walks the newest snapshot
@@ -17,6 +19,7 @@ import (
 // which is until a GPU, a fault or an Xid comes or goes.
 type collector struct {
 	sources   Sources
+	policy    *detector.Policy // that alertable is of
 	alertable []int
 	started   *timestamppb.Timestamp
 	descs     [families]*prometheus.Desc
@@ -27,9 +30,6 @@ type collector struct {
 
 func newCollector(s Sources, started time.Time) *collector {
 	c := &collector{sources: s, started: timestamppb.New(started)}
-	if s.Policy != nil {
-		c.alertable = s.Policy.Alertable()
-	}
 	for f, r := range table {
 		c.descs[f] = prometheus.NewDesc(r.name, r.help, r.labels, nil)
 	}
@@ -54,6 +54,11 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 func (c *collector) write() []point {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if c.sources.Policy != nil {
+		if policy := c.sources.Policy(); policy != c.policy {
+			c.policy, c.alertable = policy, policy.Alertable()
+		}
+	}
 	p := &page{collector: c, points: make([]point, 0, len(c.known)+64)}
 	snapshot, sample := c.sources.Snapshot(), c.sources.sample()
 	p.gpus(snapshot, sample, time.Now())

@@ -44,6 +44,9 @@ func (p *page) daemon(snapshot *detector.Snapshot, sample *nvml.Sample) {
 	if s.Kept != nil {
 		p.kept(s.Kept())
 	}
+	if s.Configuration != nil {
+		p.configuration(s.Configuration())
+	}
 }
 
 func (p *page) counters(c detector.Counters) {

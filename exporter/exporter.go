@@ -31,7 +31,10 @@ import (
 // many goroutines, and must not block.
 type Sources struct {
 	Version string
-	Policy  *detector.Policy
+	// Policy gives the one in force.
+	Policy func() *detector.Policy
+	// Configuration tells how the last look at the configuration file went.
+	Configuration func() Configuration
 	// Snapshot gives the newest one, never nil.
 	Snapshot func() *detector.Snapshot
 	Sample   func() *nvml.Sample

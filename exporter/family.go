@@ -59,6 +59,8 @@ const (
 	stateSaved
 	stateSaveError
 	trailLost
+	configReload
+	configReloaded
 
 	families // how many there are
 )
@@ -289,5 +291,13 @@ var table = [families]row{
 	trailLost: {
 		name: "gpuvet_trail_lost_records_total", counter: true, ours: true,
 		help: "Records that the trail did not take.",
+	},
+	configReload: {
+		name: "gpuvet_config_reload_success",
+		help: "Whether the configuration file as it is now was taken: 0 leaves the policy before in force.",
+	},
+	configReloaded: {
+		name: "gpuvet_config_last_reload_timestamp_seconds",
+		help: "When the configuration was taken last, at the start or by a reload.",
 	},
 }

@@ -52,8 +52,12 @@ func healthyNode(n int) *node {
 			},
 		})
 	}
+	policy := detector.DefaultPolicy()
 	node.sources = Sources{
-		Version: "v1.2.3", Policy: detector.DefaultPolicy(),
+		Version: "v1.2.3", Policy: func() *detector.Policy { return policy },
+		Configuration: func() Configuration {
+			return Configuration{Path: "/etc/gpuvet/gpuvet.yaml", Loaded: now.Add(-time.Hour)}
+		},
 		Snapshot:  func() *detector.Snapshot { return node.snapshot },
 		Sample:    func() *nvml.Sample { return node.sample },
 		KernelLog: kernelLog{records: 1000, spoofed: 1, reading: true},

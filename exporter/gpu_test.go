@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/prometheus/client_golang/prometheus"
+	dto "github.com/prometheus/client_model/go"
 
 	"gpuvet.dev/detector"
 	"gpuvet.dev/nvml"
@@ -141,7 +143,7 @@ func TestEveryAlertableXidBeginsAtZero(t *testing.T) {
 	for _, codes := range got {
 		slices.Sort(codes)
 	}
-	alertable := n.sources.Policy.Alertable()
+	alertable := n.sources.Policy().Alertable()
 	want := map[string][]int{
 		gpuIdentity(0).UUID: alertable,
 		gpuIdentity(1).UUID: slices.Concat([]int{1}, alertable, []int{200}),
@@ -149,6 +151,33 @@ func TestEveryAlertableXidBeginsAtZero(t *testing.T) {
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("codes by GPU (-want +got):\n%s", diff)
+	}
+}
+
+// A policy that fences for another Xid has its counter begin at zero, from the
+// next scrape on.
+func TestAlertableXidsAreThoseOfThePolicyInForce(t *testing.T) {
+	n := healthyNode(1)
+	policy := detector.DefaultPolicy()
+	n.sources.Policy = func() *detector.Policy { return policy }
+	registry := prometheus.NewPedanticRegistry()
+	registry.MustRegister(newCollector(n.sources, time.Now()))
+	has142 := func() bool {
+		families, err := registry.Gather()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return slices.ContainsFunc(gpuXidErrors.of(families), func(m *dto.Metric) bool { return label(m, "xid") == "142" })
+	}
+	if has142() {
+		t.Error("Xid 142 has a counter by default")
+	}
+	var err error
+	if policy, err = detector.NewPolicy([]detector.PolicyRow{{Xid: new(142), Reason: detector.ResetRequired}}); err != nil {
+		t.Fatal(err)
+	}
+	if !has142() {
+		t.Error("Xid 142 fences and has no counter")
 	}
 }
 

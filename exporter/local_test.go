@@ -37,7 +37,7 @@ func detectorNode(t *testing.T) (*detector.Detector, Sources) {
 		}
 	}
 	d.Emit(detector.Event{Source: detector.SourceKernelLog, Kind: detector.KindSXid, SXid: &detector.Report{Code: 20034, Severity: "Fatal"}})
-	return d, Sources{Version: "v1.2.3", Policy: policy, Snapshot: d.Snapshot}
+	return d, Sources{Version: "v1.2.3", Policy: d.Policy, Snapshot: d.Snapshot}
 }
 
 func TestClearingEndsWhatIsNamedAndNothingElse(t *testing.T) {
@@ -188,6 +188,9 @@ func TestReportTellsEverything(t *testing.T) {
 		n.sources.Kept = func() detector.Kept {
 			return detector.Kept{Saved: time.Now().UTC(), SaveError: "full", TrailError: "also full", TrailLost: 3}
 		}
+		n.sources.Configuration = func() Configuration {
+			return Configuration{Path: "a.yaml", Loaded: time.Now(), Err: errors.New("a.yaml: kind: x"), Restart: []string{"node"}, Rows: 2}
+		}
 		w := httptest.NewRecorder()
 		New(n.sources).Local(nil).ServeHTTP(w, httptest.NewRequest("GET", "/api/v1/snapshot", nil))
 		if got := w.Header().Get("Content-Type"); w.Code != 200 || got != "application/json" {
@@ -208,6 +211,9 @@ func TestReportTellsEverything(t *testing.T) {
 			"version": "v1.2.3", "started": now, "time": now, "ready": true, "acceptsUserKernelLines": true,
 			"kernelLog": map[string]any{"reading": false, "records": 5.0, "spoofed": 2.0},
 			"kept":      map[string]any{"saved": now, "saveError": "full", "trailError": "also full", "trailLost": 3.0},
+			"configuration": map[string]any{
+				"path": "a.yaml", "loaded": now, "error": "a.yaml: kind: x", "needsRestart": []any{"node"}, "policyRows": 2.0,
+			},
 			"outputs": []any{
 				map[string]any{"name": "node", "seq": 41.0, "at": time.Now().Add(-2 * time.Second).Format(time.RFC3339)},
 				map[string]any{"name": "dra", "seq": 0.0, "error": "no API server"},

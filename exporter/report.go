@@ -21,7 +21,9 @@ type Report struct {
 	NVML      *NVMLReport        `json:"nvml,omitempty"`      // absent: there is no pause
 	KernelLog *KernelLogReport   `json:"kernelLog,omitempty"` // absent: none is read
 	Kept      *KeptReport        `json:"kept,omitempty"`      // absent: nothing is kept
-	Outputs   []OutputReport     `json:"outputs,omitempty"`
+	// Configuration is absent where there is no file to look at.
+	Configuration *ConfigurationReport `json:"configuration,omitempty"`
+	Outputs       []OutputReport       `json:"outputs,omitempty"`
 }
 
 // KernelLogReport tells how reading the kernel log is going. Gaps and losses
@@ -64,6 +66,9 @@ func (e *Exporter) report() Report {
 	if s.Kept != nil {
 		k := s.Kept()
 		r.Kept = &KeptReport{Saved: k.Saved, SaveError: k.SaveError, TrailError: k.TrailError, TrailLost: k.TrailLost}
+	}
+	if s.Configuration != nil {
+		r.Configuration = s.Configuration().report()
 	}
 	for _, o := range s.Outputs {
 		p := o.Progress()

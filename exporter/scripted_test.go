@@ -37,7 +37,7 @@ func TestScriptedGPUIsShownFromLossToReturn(t *testing.T) {
 		running.Go(func() { _ = sampler.Run(ctx, facts.Observe) })
 		running.Go(func() { _ = d.Run(ctx) })
 		running.Go(func() { _ = log.Lines(ctx, "b1", driver.KernelLines, d.Emit) })
-		e := testExporter{New(Sources{Policy: policy, Snapshot: d.Snapshot, Sample: sampler.Latest, KernelLog: log, Kept: d.Kept})}
+		e := testExporter{New(Sources{Policy: d.Policy, Snapshot: d.Snapshot, Sample: sampler.Latest, KernelLog: log, Kept: d.Kept})}
 
 		type counts struct{ Up, Temperatures, Lost, Xid79, XidSeries, Infos int }
 		look := func() counts {

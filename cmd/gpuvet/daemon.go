@@ -35,6 +35,7 @@ type daemon struct {
 	sampler  *nvml.Sampler
 	gpus     *gpus
 	exporter *exporter.Exporter
+	config   *reloader
 	output   *node.Output // nil: there is no cluster to tell
 	told     string       // which node of which cluster
 	web      net.Listener
@@ -101,16 +102,16 @@ func (d *daemon) open(conf config, cluster *node.Cluster, script *fake.Driver) e
 	}
 	d.closers = append(d.closers, d.local.Close)
 
-	policy := detector.DefaultPolicy()
 	d.detector = detector.New(detector.Config{
-		Policy: policy, Saved: saved, Boot: d.boot, Uptime: uptime,
+		Policy: detector.DefaultPolicy(), Saved: saved, Boot: d.boot, Uptime: uptime,
 		Store: dir, Trail: d.history(history), Log: d.log.Named("detector"),
 	})
+	d.config = newReloader(d.o.config, d.o.configured, conf, d.takePolicy, d.log.Named("config"))
 	d.sampler = nvml.NewSampler(d.gpus.valve, nvml.SamplerOptions{Index: indexes(saved.State, d.boot)})
 	if err := d.connect(cluster, conf, history); err != nil {
 		return err
 	}
-	d.export(policy)
+	d.export()
 	return nil
 }
 
@@ -264,7 +265,7 @@ func indexes(s *detector.State, boot string) map[string]int {
 	return known
 }
 
-func (d *daemon) export(policy *detector.Policy) {
+func (d *daemon) export() {
 	var outputs []exporter.Output
 	if d.output != nil {
 		outputs = append(outputs, exporter.Output{Name: "node", Progress: func() exporter.Progress {
@@ -273,14 +274,16 @@ func (d *daemon) export(policy *detector.Policy) {
 		}})
 	}
 	d.exporter = exporter.New(exporter.Sources{
-		Version: buildVersion(), Policy: policy, Snapshot: d.detector.Snapshot, Sample: d.sampler.Latest,
+		Version: buildVersion(), Policy: d.detector.Policy, Snapshot: d.detector.Snapshot, Sample: d.sampler.Latest,
 		KernelLog: d.kernel, Kept: d.detector.Kept, Outputs: outputs, AcceptsUserLines: d.o.acceptUserLines,
 		Freshness: nvml.DefaultFreshness, Alive: d.detector.Alive, NVML: d.gpus.valve.Closed, Workers: d.gpus.told(),
+		Configuration: d.config.configuration,
 	})
 }
 
-// run starts everything and waits for its end.
-func (d *daemon) run(ctx context.Context) error {
+// run starts everything and waits for its end. At each hangup the configuration
+// is read again.
+func (d *daemon) run(ctx context.Context, hangups <-chan os.Signal) error {
 	// The detector goes on until the sources have ended, so that what they saw
 	// last is saved.
 	keeping, kept := context.WithCancel(context.WithoutCancel(ctx))
@@ -291,7 +294,7 @@ func (d *daemon) run(ctx context.Context) error {
 		start["gpus"] = detector.Scripted
 	}
 	d.detector.Emit(detector.Event{Source: detector.SourceDaemon, Kind: detector.KindBoot, Fields: start})
-	d.detector.Emit(detector.Event{Source: detector.SourceDaemon, Kind: detector.KindPolicy, Fields: map[string]string{"digest": d.detector.Policy().Digest()}})
+	d.detector.SetPolicy(d.config.running.policy)
 
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return d.readKernelLog(ctx) })
@@ -302,6 +305,7 @@ func (d *daemon) run(ctx context.Context) error {
 	g.Go(func() error { return d.exporter.Serve(ctx, d.web, d.o.webConfig, d.log.Named("http")) })
 	g.Go(func() error { return d.serveLocal(ctx) })
 	g.Go(func() error { return notify(ctx, d.detector, d.log) })
+	g.Go(func() error { return d.config.run(ctx, hangups) })
 	g.Go(func() error { return d.gpus.play(ctx) })
 	if d.output != nil {
 		g.Go(func() error { return d.output.Run(ctx, d.detector.Watch(ctx)) })
@@ -310,6 +314,16 @@ func (d *daemon) run(ctx context.Context) error {
 	d.log.Info("gpuvet is stopping")
 	kept()
 	return errors.Join(err, <-ended)
+}
+
+// takePolicy brings a policy into force, and has the GPUs looked at: what the
+// policy before ignored may be a fault now.
+func (d *daemon) takePolicy(p *detector.Policy) {
+	d.detector.SetPolicy(p)
+	for _, g := range d.detector.Snapshot().GPUs {
+		d.sampler.Refresh(g.PCI)
+	}
+	d.sampler.Refresh("")
 }
 
 func (d *daemon) close() {

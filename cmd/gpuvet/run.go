@@ -6,9 +6,11 @@ import (
 	"io"
 	"net"
 	"os"
+	"os/signal"
 	"path/filepath"
 	"regexp"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/prometheus/exporter-toolkit/web"
@@ -87,6 +89,10 @@ To try it without a GPU:
 
 // run checks everything that can be wrong before anything is started.
 func run(ctx context.Context, o runOptions, errs io.Writer) error {
+	// From the beginning: a hangup would end the process.
+	hangups := make(chan os.Signal, 1)
+	signal.Notify(hangups, syscall.SIGHUP)
+	defer signal.Stop(hangups)
 	if err := o.check(); err != nil {
 		return err
 	}
@@ -119,7 +125,7 @@ func run(ctx context.Context, o runOptions, errs io.Writer) error {
 	}
 	defer d.close()
 	d.welcome(errs)
-	return d.run(ctx)
+	return d.run(ctx, hangups)
 }
 
 // check looks at the flags that need no look at anything else.

@@ -63,8 +63,17 @@ func (d *daemon) watchGPUs(ctx context.Context) error {
 		d.log.Warn("kernel log has not caught up; GPUs are asked without it", zap.Duration("after", backlogLimit))
 	}
 	facts := detector.NewFacts(nvml.DefaultFreshness, d.detector.Emit)
+	policy := d.detector.Policy()
+	observe := func(o nvml.Observation) {
+		// What another policy ignored may be a fault now, and is told but once.
+		if p := d.detector.Policy(); p != policy {
+			policy = p
+			facts.Forget()
+		}
+		facts.Observe(o)
+	}
 	g, ctx := errgroup.WithContext(ctx)
-	g.Go(func() error { return d.sampler.Run(ctx, facts.Observe) })
+	g.Go(func() error { return d.sampler.Run(ctx, observe) })
 	g.Go(func() error {
 		return detector.DriverEvents(ctx, d.gpus.valve, d.detector.Submit, d.sampler.Refresh)
 	})

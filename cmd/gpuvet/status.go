@@ -146,6 +146,14 @@ func notes(r *exporter.Report) []string {
 	if k := r.Kept; k != nil && k.TrailError != "" {
 		note("trail: does not take records: %s", k.TrailError)
 	}
+	if c := r.Configuration; c != nil {
+		if c.Error != "" {
+			note("configuration: not taken, the one before stays in force: %s", c.Error)
+		}
+		if len(c.NeedsRestart) > 0 {
+			note("configuration: needs a restart: %s", strings.Join(c.NeedsRestart, ", "))
+		}
+	}
 	for _, o := range r.Outputs {
 		if o.Error != "" {
 			note("output %s: at snapshot %d of %d: %s", o.Name, o.Seq, s.Seq, o.Error)
