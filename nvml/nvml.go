@@ -16,7 +16,6 @@ import (
 	"errors"
 	"reflect"
 	"slices"
-	"strconv"
 	"time"
 )
 
@@ -127,55 +126,6 @@ type Readings struct {
 	MaxClocks map[string]float64 `json:"maxClocks,omitempty"` // Hz, by domain
 
 	PCIeReplays Maybe[uint64] `json:"pcieReplays,omitzero"` // since the driver was loaded
-}
-
-// Health is what the driver says about the fitness of one GPU.
-type Health struct {
-	Time time.Time `json:"time"` // when the facts were taken
-
-	Recovery Maybe[RecoveryAction] `json:"recovery,omitzero"` // NVML field 230, driver 570 and later; before, a reset alone
-
-	ECC []ECCCount `json:"ecc,omitempty"` // one per kind, lifetime and location that the GPU counts
-
-	RowsRemappedCorrectable   Maybe[uint64] `json:"rowsRemappedCorrectable,omitzero"` // Ampere and later
-	RowsRemappedUncorrectable Maybe[uint64] `json:"rowsRemappedUncorrectable,omitzero"`
-	RowRemapPending           Maybe[bool]   `json:"rowRemapPending,omitzero"` // a remap waits for a reset
-	RowRemapFailed            Maybe[bool]   `json:"rowRemapFailed,omitzero"`  // no spare row was left
-}
-
-// ECCCount is one memory-error counter.
-type ECCCount struct {
-	Uncorrected bool   `json:"uncorrected,omitempty"` // double-bit; otherwise corrected
-	Aggregate   bool   `json:"aggregate,omitempty"`   // over the life of the GPU; otherwise since the driver was loaded
-	Location    string `json:"location"`              // dram, sram; all only where the GPU does not count by location
-	Count       uint64 `json:"count"`
-}
-
-// RecoveryAction is what the driver asks for, in the numbers of NVML field 230.
-type RecoveryAction int
-
-// The recovery actions of nvml.h 13.4.
-const (
-	RecoverNone RecoveryAction = iota
-	RecoverGPUReset
-	RecoverNodeReboot
-	RecoverDrainP2P
-	RecoverDrainAndReset
-	RecoverIMEXDomain
-	RecoverBusReset
-	RecoverSystemReboot
-)
-
-// String gives the action in words, "gpu-reset"; a number that is not known
-// here is written as such.
-func (a RecoveryAction) String() string {
-	names := [...]string{
-		"none", "gpu-reset", "node-reboot", "drain-p2p", "drain-and-reset", "recover-imex-domain", "bus-reset", "system-reboot",
-	}
-	if a < 0 || int(a) >= len(names) {
-		return strconv.Itoa(int(a))
-	}
-	return names[a]
 }
 
 // EventType says what a driver event is about.

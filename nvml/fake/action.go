@@ -71,7 +71,7 @@ func (m MIG) do(d *Driver, gpu int) {
 	if err != nil {
 		return // it was tried before
 	}
-	g.MIG, g.Instances = nvml.Some(m.Enabled), instances
+	g.MIG, g.Instances, g.detail.MIGPending = nvml.Some(m.Enabled), instances, m.Enabled
 	Event{Type: nvml.EventMIGConfiguration}.do(d, gpu)
 }
 

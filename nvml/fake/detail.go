@@ -8,17 +8,26 @@ import (
 	"gpuvet.dev/nvml"
 )
 
-// Detail is what is scripted of a GPU that [nvml.Driver] has no question for:
-// the library alone tells it.
+// Detail is what is scripted of a GPU beside its readings and its memory errors.
 type Detail struct {
+	// For these [nvml.Driver] has no question: the library alone tells them.
 	Processes []Process
 	Fields    []Field
 	Metrics   map[int]nvml.Maybe[float64] // by NVML_GPM_METRIC_*, in its unit; others follow the utilisation
-	Throttle  ThrottleReasons
-	PCIe      PCIe
-	NVLinks   []NVLink // by number
-	Fabric    Fabric
-	Retired   nvml.Maybe[RetiredPages] // GPUs before Ampere retire pages
+
+	PerformanceState nvml.Maybe[int]
+	Throttle         ThrottleReasons
+	PCIe             PCIe // as it is
+	PCIeMax          PCIe // the most of GPU and slot together
+	PCIeErrors       PCIeErrors
+	NVLinks          []NVLink // by number
+	Fabric           Fabric
+	ECCMode          nvml.Mode
+	SRAM             SRAM
+	RowBanks         nvml.Maybe[nvml.RowBanks] // absent: as the remapped rows have it
+	Retired          nvml.Maybe[RetiredPages]  // GPUs before Ampere retire pages
+	MIGPending       bool                      // the MIG mode that comes with the next loading
+	Persistence      bool
 }
 
 func (d Detail) clone() Detail {
@@ -28,7 +37,10 @@ func (d Detail) clone() Detail {
 }
 
 func newDetail(m Model) Detail {
-	d := Detail{PCIe: m.PCIe, Metrics: map[int]nvml.Maybe[float64]{}}
+	d := Detail{
+		PCIe: m.PCIe, PCIeMax: m.PCIe, Metrics: map[int]nvml.Maybe[float64]{}, PerformanceState: nvml.Some(0),
+		ECCMode: nvml.Mode{Current: true, Pending: true}, Persistence: true,
+	}
 	for range m.NVLink.Count {
 		d.NVLinks = append(d.NVLinks, NVLink{State: "active"})
 	}
@@ -61,12 +73,41 @@ type Field struct {
 // nvmlClocksEventReason*.
 type ThrottleReasons uint64
 
+// PCIeMax is the most that GPU and slot can do together.
+type PCIeMax PCIe
+
+// PCIeErrors count what went wrong on a PCIe link. As an action they are added.
+type PCIeErrors struct {
+	Recoveries, Correctable, NonFatal, Fatal, UnsupportedRequests uint64
+}
+
 // NVLink is one link. As an action it sets the state, unless empty, of the link
 // with this number, and adds to its counters.
 type NVLink struct {
-	Number                         int
-	State                          string // active, inactive or sleep
-	Replays, Recoveries, CRCErrors uint64
+	Number int
+	State  string // active, inactive, sleep or traffic-disabled
+
+	Recoveries uint64
+
+	Replays, CRCErrors, CRCDataErrors uint64 // before NVLink 5
+
+	ReceiveErrors, IntegrityErrors, TransmitDiscards, RecoveriesFailed, EffectiveErrors, SymbolErrors uint64 // since then
+}
+
+func (l *NVLink) add(more NVLink) {
+	if more.State != "" {
+		l.State = more.State
+	}
+	l.Recoveries += more.Recoveries
+	l.Replays += more.Replays
+	l.CRCErrors += more.CRCErrors
+	l.CRCDataErrors += more.CRCDataErrors
+	l.ReceiveErrors += more.ReceiveErrors
+	l.IntegrityErrors += more.IntegrityErrors
+	l.TransmitDiscards += more.TransmitDiscards
+	l.RecoveriesFailed += more.RecoveriesFailed
+	l.EffectiveErrors += more.EffectiveErrors
+	l.SymbolErrors += more.SymbolErrors
 }
 
 // Fabric is how the GPU stands with the fabric manager.
@@ -74,8 +115,31 @@ type Fabric struct {
 	State     string // empty: it has none; not-started, in-progress or completed
 	Status    Failure
 	Clique    int
-	Unhealthy []string // degraded-bandwidth, route-recovery, route-unhealthy, access-timeout
+	Unhealthy []string // as [nvml.FabricCondition]
+	Summary   string   // healthy, unhealthy or limited-capacity; empty: as Unhealthy has it
 }
+
+// SRAM is what is known of errors in the SRAM beside their number.
+type SRAM struct {
+	ThresholdExceeded bool
+	UniqueUncorrected uint64 // places
+}
+
+// PerformanceState is 0 to 15 from now on, or what the driver cannot say.
+type PerformanceState nvml.Maybe[int]
+
+// ECCMode is the ECC mode: the current one, and the one that comes with the next
+// loading of the driver. A GPU without ECC counts no errors.
+type ECCMode nvml.Mode
+
+// MIGPending is the MIG mode that comes with the next loading of the driver.
+type MIGPending bool
+
+// Persistence says whether the GPU stays initialised while nobody uses it.
+type Persistence bool
+
+// RowBanks are the banks of memory by their spare rows from now on.
+type RowBanks nvml.RowBanks
 
 // RetiredPages counts pages of memory that are not used any more.
 type RetiredPages struct {
@@ -127,25 +191,45 @@ func (f Fields) do(d *Driver, gpu int) {
 
 func (m Metrics) do(d *Driver, gpu int) { maps.Copy(d.gpus[gpu].detail.Metrics, m) }
 
-func (r ThrottleReasons) do(d *Driver, gpu int) { d.gpus[gpu].detail.Throttle = r }
+func (r ThrottleReasons) do(d *Driver, gpu int) {
+	d.gpus[gpu].meter(time.Now())
+	d.gpus[gpu].detail.Throttle = r
+}
+
+func (p PerformanceState) do(d *Driver, gpu int) {
+	d.gpus[gpu].detail.PerformanceState = nvml.Maybe[int](p)
+}
 
 func (p PCIe) do(d *Driver, gpu int) { d.gpus[gpu].detail.PCIe = p }
 
+func (p PCIeMax) do(d *Driver, gpu int) { d.gpus[gpu].detail.PCIeMax = PCIe(p) }
+
+func (e PCIeErrors) do(d *Driver, gpu int) {
+	errors := &d.gpus[gpu].detail.PCIeErrors
+	errors.Recoveries += e.Recoveries
+	errors.Correctable += e.Correctable
+	errors.NonFatal += e.NonFatal
+	errors.Fatal += e.Fatal
+	errors.UnsupportedRequests += e.UnsupportedRequests
+}
+
 func (l NVLink) do(d *Driver, gpu int) {
-	links := d.gpus[gpu].detail.NVLinks
-	if l.Number < 0 || l.Number >= len(links) {
-		return
+	if links := d.gpus[gpu].detail.NVLinks; l.Number >= 0 && l.Number < len(links) {
+		links[l.Number].add(l)
 	}
-	link := &links[l.Number]
-	if l.State != "" {
-		link.State = l.State
-	}
-	link.Replays += l.Replays
-	link.Recoveries += l.Recoveries
-	link.CRCErrors += l.CRCErrors
 }
 
 func (f Fabric) do(d *Driver, gpu int) { d.gpus[gpu].detail.Fabric = f }
+
+func (m ECCMode) do(d *Driver, gpu int) { d.gpus[gpu].detail.ECCMode = nvml.Mode(m) }
+
+func (s SRAM) do(d *Driver, gpu int) { d.gpus[gpu].detail.SRAM = s }
+
+func (b RowBanks) do(d *Driver, gpu int) { d.gpus[gpu].detail.RowBanks = nvml.Some(nvml.RowBanks(b)) }
+
+func (p MIGPending) do(d *Driver, gpu int) { d.gpus[gpu].detail.MIGPending = bool(p) }
+
+func (p Persistence) do(d *Driver, gpu int) { d.gpus[gpu].detail.Persistence = bool(p) }
 
 func (r RetiredPages) do(d *Driver, gpu int) { d.gpus[gpu].detail.Retired = nvml.Some(r) }
 

@@ -16,10 +16,18 @@ func detailForms() []actionForm {
 		{"fields", true, nil, decodeFields},
 		{"metrics", true, nil, decodeMetrics},
 		{"throttle", true, nil, decodeThrottle},
-		{"pcie", true, nil, decodePCIe},
+		{"performanceState", true, nil, decodePerformanceState},
+		{"pcie", true, nil, func(n, _ node, g GPU) Action { return decodePCIe(n, g) }},
+		{"pcieMax", true, nil, func(n, _ node, g GPU) Action { return PCIeMax(decodePCIe(n, g)) }},
+		{"pcieErrors", true, nil, decodePCIeErrors},
 		{"nvlink", true, nil, decodeNVLink},
 		{"fabric", true, nil, decodeFabric},
+		{"eccMode", true, nil, decodeECCMode},
+		{"sram", true, nil, decodeSRAM},
+		{"rowBanks", true, nil, decodeRowBanks},
 		{"retiredPages", true, nil, decodeRetiredPages},
+		{"migPending", true, nil, decodeMIGPending},
+		{"persistence", true, nil, func(n, _ node, _ GPU) Action { return Persistence(n.boolean()) }},
 	}
 }
 
@@ -118,25 +126,28 @@ func decodeMetrics(n, _ node, _ GPU) Action {
 	return metrics
 }
 
-// throttleReasons are in the order of their bits, from the second on.
-func throttleReasons() []string {
-	return []string{
-		"applications-clocks", "sw-power-cap", "hw-slowdown", "sync-boost", "sw-thermal",
-		"hw-thermal", "hw-power-brake", "display-clocks", "board-limit", "reliability",
-	}
-}
-
 func decodeThrottle(n, _ node, _ GPU) Action {
+	var names []string
+	for _, reason := range clockReasons()[1:] { // idle follows from the work
+		names = append(names, string(reason))
+	}
 	var reasons ThrottleReasons
 	for _, item := range n.list() {
-		if i := slices.Index(throttleReasons(), item.word(throttleReasons()...)); i >= 0 {
+		if i := slices.Index(names, item.word(names...)); i >= 0 {
 			reasons |= 2 << i
 		}
 	}
 	return reasons
 }
 
-func decodePCIe(n, _ node, g GPU) Action {
+func decodePerformanceState(n, _ node, _ GPU) Action {
+	if n.isNull() {
+		return PerformanceState{}
+	}
+	return PerformanceState(nvml.Some(n.integer(0, 15)))
+}
+
+func decodePCIe(n node, g GPU) PCIe {
 	n.keys("generation", "width")
 	link := g.Model.PCIe
 	if v := n.at("generation"); v.filled {
@@ -148,17 +159,30 @@ func decodePCIe(n, _ node, g GPU) Action {
 	return link
 }
 
+func decodePCIeErrors(n, _ node, _ GPU) Action {
+	n.keys("recoveries", "correctable", "nonFatal", "fatal", "unsupportedRequests")
+	return PCIeErrors{
+		Recoveries: n.at("recoveries").count(), Correctable: n.at("correctable").count(), NonFatal: n.at("nonFatal").count(),
+		Fatal: n.at("fatal").count(), UnsupportedRequests: n.at("unsupportedRequests").count(),
+	}
+}
+
 func decodeNVLink(n, _ node, g GPU) Action {
 	if g.Model.NVLink.Count == 0 {
 		n.fail("expected no nvlink: " + g.Name + " has none")
 		return NVLink{}
 	}
-	n.keys("link", "state", "replays", "recoveries", "crcErrors")
+	n.keys("link", "state", "recoveries", "replays", "crcErrors", "crcDataErrors",
+		"receiveErrors", "integrityErrors", "transmitDiscards", "recoveriesFailed", "effectiveErrors", "symbolErrors")
 	return NVLink{
-		Number:  n.at("link").required("the number of a link").integer(0, g.Model.NVLink.Count-1),
-		State:   n.at("state").word("active", "inactive", "sleep"),
-		Replays: uint64(n.at("replays").integer(0, math.MaxInt32)), Recoveries: uint64(n.at("recoveries").integer(0, math.MaxInt32)),
-		CRCErrors: uint64(n.at("crcErrors").integer(0, math.MaxInt32)),
+		Number: n.at("link").required("the number of a link").integer(0, g.Model.NVLink.Count-1),
+		State: n.at("state").word(
+			string(nvml.NVLinkActive), string(nvml.NVLinkInactive), string(nvml.NVLinkSleep), string(nvml.NVLinkTrafficDisabled)),
+		Recoveries: n.at("recoveries").count(),
+		Replays:    n.at("replays").count(), CRCErrors: n.at("crcErrors").count(), CRCDataErrors: n.at("crcDataErrors").count(),
+		ReceiveErrors: n.at("receiveErrors").count(), IntegrityErrors: n.at("integrityErrors").count(),
+		TransmitDiscards: n.at("transmitDiscards").count(), RecoveriesFailed: n.at("recoveriesFailed").count(),
+		EffectiveErrors: n.at("effectiveErrors").count(), SymbolErrors: n.at("symbolErrors").count(),
 	}
 }
 
@@ -167,23 +191,64 @@ func decodeFabric(n, _ node, g GPU) Action {
 		n.fail("expected no fabric: " + g.Name + " has none")
 		return Fabric{}
 	}
-	n.keys("state", "status", "clique", "unhealthy")
+	n.keys("state", "status", "clique", "unhealthy", "summary")
 	f := Fabric{
-		State:  n.at("state").required("not-started, in-progress or completed").word("not-started", "in-progress", "completed"),
-		Status: decodeFailure(n.at("status")),
-		Clique: n.at("clique").integer(0, math.MaxInt32),
+		State:   n.at("state").required("not-started, in-progress or completed").word("not-started", "in-progress", "completed"),
+		Status:  decodeFailure(n.at("status")),
+		Clique:  n.at("clique").integer(0, math.MaxInt32),
+		Summary: n.at("summary").word("healthy", "unhealthy", "limited-capacity"),
 	}
+	const firstConfiguration, lastConfiguration = 4, 10
+	var names []string
+	for _, condition := range fabricConditions() {
+		names = append(names, string(condition))
+	}
+	configuration := 0
 	for _, item := range n.at("unhealthy").list() {
-		f.Unhealthy = append(f.Unhealthy, item.word("degraded-bandwidth", "route-recovery", "route-unhealthy", "access-timeout"))
+		name := item.word(names...)
+		if i := slices.Index(names, name); i >= firstConfiguration && i <= lastConfiguration {
+			if configuration++; configuration > 1 {
+				item.expected("at most one of %s", list(names[firstConfiguration:lastConfiguration+1]))
+			}
+		}
+		f.Unhealthy = append(f.Unhealthy, name)
 	}
 	return f
+}
+
+func decodeECCMode(n, _ node, _ GPU) Action {
+	n.keys("current", "pending")
+	return ECCMode{
+		Current: n.at("current").required("true or false").boolean(),
+		Pending: n.at("pending").required("true or false").boolean(),
+	}
+}
+
+func decodeSRAM(n, _ node, _ GPU) Action {
+	n.keys("thresholdExceeded", "uniqueUncorrected")
+	return SRAM{ThresholdExceeded: n.at("thresholdExceeded").boolean(), UniqueUncorrected: n.at("uniqueUncorrected").count()}
+}
+
+func decodeRowBanks(n, _ node, _ GPU) Action {
+	n.keys("max", "high", "partial", "low", "none")
+	return RowBanks{
+		Max: n.at("max").count(), High: n.at("high").count(), Partial: n.at("partial").count(),
+		Low: n.at("low").count(), None: n.at("none").count(),
+	}
+}
+
+func decodeMIGPending(n, _ node, g GPU) Action {
+	if !g.MIG.OK {
+		n.fail("expected no migPending: " + g.Name + " has no MIG")
+	}
+	return MIGPending(n.boolean())
 }
 
 func decodeRetiredPages(n, _ node, _ GPU) Action {
 	n.keys("corrected", "uncorrected", "pending")
 	return RetiredPages{
-		Corrected:   uint64(n.at("corrected").integer(0, math.MaxInt32)),
-		Uncorrected: uint64(n.at("uncorrected").integer(0, math.MaxInt32)),
+		Corrected:   n.at("corrected").count(),
+		Uncorrected: n.at("uncorrected").count(),
 		Pending:     n.at("pending").boolean(),
 	}
 }

@@ -64,11 +64,21 @@
 //	processes: [{pid: 42, name: python3, kind: compute, memory: 10Gi, utilization: 0.5, memoryUtilization: 0.2, gpuInstance: 1, computeInstance: 0}]   *
 //	fields: [{id: 165, scope: 3, value: 0, type: uint}, {id: 230, error: not-supported}, {id: 82, value: null}]   *
 //	metrics: {2: 93.5, 5: null}                                            * GPM metrics by number
-//	throttle: [hw-thermal]                                                 *
-//	pcie: {generation: 3, width: 8}                                        *
-//	nvlink: {link: 4, state: inactive, replays: 2, recoveries: 1, crcErrors: 3}    *
-//	fabric: {state: in-progress, status: timeout, clique: 1, unhealthy: [degraded-bandwidth]}   *
-//	retiredPages: {corrected: 1, uncorrected: 2, pending: true}            *
+//
+//	performanceState: 8                    0 to 15; null
+//	throttle: [hw-thermal]
+//	pcie: {generation: 3, width: 8}        as the link is
+//	pcieMax: {generation: 4, width: 16}    the most of GPU and slot together
+//	pcieErrors: {recoveries: 1, correctable: 2, nonFatal: 1, fatal: 1, unsupportedRequests: 1}
+//	nvlink: {link: 4, state: inactive, recoveries: 1, replays: 2, crcErrors: 3, crcDataErrors: 1}
+//	nvlink: {link: 4, recoveriesFailed: 1, receiveErrors: 1, integrityErrors: 1, transmitDiscards: 1, effectiveErrors: 1, symbolErrors: 1}   since NVLink 5
+//	fabric: {state: in-progress, status: timeout, clique: 1, unhealthy: [degraded-bandwidth], summary: limited-capacity}
+//	eccMode: {current: true, pending: false}    the pending one comes with the next loading
+//	sram: {thresholdExceeded: true, uniqueUncorrected: 3}
+//	rowBanks: {max: 630, high: 7, partial: 1, low: 1, none: 1}
+//	retiredPages: {corrected: 1, uncorrected: 2, pending: true}
+//	migPending: true                       the MIG mode that comes with the next loading
+//	persistence: false
 //
 // and, without a GPU:
 //

@@ -199,12 +199,7 @@ func (d *Driver) Readings(ctx context.Context, pci string) (r nvml.Readings, err
 
 // Health implements [nvml.Driver].
 func (d *Driver) Health(ctx context.Context, pci string) (h nvml.Health, err error) {
-	err = d.ask(ctx, pci, func(g *gpu, now time.Time) {
-		h = g.health(now)
-		if !d.asksRecovery() {
-			h.Recovery = nvml.Maybe[nvml.RecoveryAction]{}
-		}
-	})
+	err = d.ask(ctx, pci, func(g *gpu, now time.Time) { h = d.health(g, now) })
 	if err != nil {
 		return h, fmt.Errorf("health of %s: %w", pci, err)
 	}
@@ -318,6 +313,16 @@ func (d *Driver) answers(ctx context.Context) error {
 		return nvml.ErrNoDriver
 	}
 	return nil
+}
+
+// health is that of a GPU, as far as this driver tells it.
+func (d *Driver) health(g *gpu, now time.Time) nvml.Health {
+	h := g.health(now)
+	if !d.asksRecovery() {
+		h.Recovery = nvml.Maybe[nvml.RecoveryAction]{}
+		h.ResetRequired, h.DrainAndResetRequired = nvml.Maybe[bool]{}, nvml.Maybe[bool]{}
+	}
+	return h
 }
 
 // asksRecovery: the recovery action came with driver branch 570.

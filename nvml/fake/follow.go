@@ -109,10 +109,7 @@ func (d *Driver) state() State {
 		Latency: maps.Clone(d.latency), Excluded: slices.Clone(d.excluded),
 	}
 	for _, g := range d.gpus {
-		health := g.health(now)
-		if !d.asksRecovery() {
-			health.Recovery = nvml.Maybe[nvml.RecoveryAction]{}
-		}
+		health := d.health(g, now)
 		shown := GPUState{
 			GPU: g.GPU, Model: g.model, Lost: g.lost, Missing: g.missing,
 			Hanging: g.hang.kind(now), Failure: g.failing.at(now),

@@ -14,8 +14,9 @@ type gpu struct {
 	index int
 
 	levels  map[Quantity]level
-	joules  float64   // up to metered
-	metered time.Time // power was constant or on one ramp since then
+	joules  float64                            // up to metered
+	metered time.Time                          // power was constant or on one ramp since then
+	held    map[nvml.ClockReason]time.Duration // up to metered: for how long each reason held the clocks down
 
 	lost, missing bool
 	hang          hang
@@ -39,8 +40,9 @@ func newGPU(index int, s GPU, now time.Time) *gpu {
 	g := &gpu{
 		GPU: s.GPU, model: s.Model, index: index,
 		levels: map[Quantity]level{}, metered: now,
-		hang: newHang(), ecc: map[counter]uint64{}, detail: newDetail(s.Model),
+		held: map[nvml.ClockReason]time.Duration{}, hang: newHang(), ecc: map[counter]uint64{}, detail: newDetail(s.Model),
 	}
+	g.detail.MIGPending = g.MIG.Value
 	g.set(s.Start, now, 0)
 	return g
 }
@@ -58,9 +60,13 @@ func (g *gpu) set(to Values, now time.Time, over time.Duration) {
 	}
 }
 
-// meter adds up the energy of the time since it was last called.
+// meter adds up the energy of the time since it was last called, and for how
+// long the clocks were held down in it.
 func (g *gpu) meter(now time.Time) {
 	g.joules += g.levels[Power].area(g.metered, now)
+	for _, reason := range g.detail.Throttle.list() {
+		g.held[reason] += now.Sub(g.metered)
+	}
 	g.metered = now
 }
 
@@ -76,7 +82,12 @@ func (g *gpu) reload(now time.Time) {
 		g.set(Values{PCIeReplays: nvml.Some(0.0)}, now, 0)
 	}
 	g.joules, g.metered = 0, now
-	g.detail.Processes, g.detail.NVLinks = nil, newDetail(g.model).NVLinks
+	clear(g.held)
+	g.detail.Processes, g.detail.NVLinks, g.detail.PCIeErrors = nil, newDetail(g.model).NVLinks, PCIeErrors{}
+	g.detail.ECCMode.Current = g.detail.ECCMode.Pending
+	if g.MIG.OK && g.MIG.Value != g.detail.MIGPending {
+		g.MIG.Value, g.Instances = g.detail.MIGPending, nil
+	}
 }
 
 // level is a value on its way, in a straight line.
@@ -164,28 +175,6 @@ func (g *gpu) fillMemory(r *nvml.Readings, used, reserved nvml.Maybe[float64]) {
 	usable := g.MemoryBytes - min(r.MemoryReserved.Value, g.MemoryBytes)
 	r.MemoryUsed = nvml.Some(min(whole(used).Value, usable))
 	r.MemoryFree = nvml.Some(usable - r.MemoryUsed.Value)
-}
-
-func (g *gpu) health(now time.Time) nvml.Health {
-	h := nvml.Health{
-		Time:                      now,
-		Recovery:                  nvml.Some(g.recovery),
-		RowsRemappedCorrectable:   nvml.Some(g.rows.Correctable),
-		RowsRemappedUncorrectable: nvml.Some(g.rows.Uncorrectable),
-		RowRemapPending:           nvml.Some(g.remapPending),
-		RowRemapFailed:            nvml.Some(g.remapFailed),
-	}
-	for _, location := range []string{"dram", "sram"} {
-		for _, uncorrected := range []bool{false, true} {
-			for _, aggregate := range []bool{false, true} {
-				h.ECC = append(h.ECC, nvml.ECCCount{
-					Uncorrected: uncorrected, Aggregate: aggregate, Location: location,
-					Count: g.ecc[counter{uncorrected, aggregate, location}],
-				})
-			}
-		}
-	}
-	return h
 }
 
 // wave swings between -1 and 1, differently for each GPU.

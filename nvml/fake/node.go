@@ -192,6 +192,9 @@ func (n node) integer(low, high int) int {
 	return i
 }
 
+// count is a number of things.
+func (n node) count() uint64 { return uint64(n.integer(0, math.MaxInt32)) }
+
 func (n node) number(low, high float64) float64 {
 	number, ok := n.value.(json.Number)
 	f, err := number.Float64()

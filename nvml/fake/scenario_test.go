@@ -83,6 +83,17 @@ timeline:
 - {at: 32s, init: no-permission, for: 5s}
 - {at: 33s, latency: {readings: 2ms}}
 - {at: 34s, library: "575.57.08"}
+- {at: 35s, gpu: 1, performanceState: 8}
+- {at: 36s, gpu: 1, performanceState: null}
+- {at: 37s, gpu: 1, pcieMax: {generation: 4}}
+- {at: 38s, gpu: 1, pcieErrors: {recoveries: 1, correctable: 2, nonFatal: 3, fatal: 4, unsupportedRequests: 5}}
+- {at: 39s, gpu: 1, nvlink: {link: 0, crcDataErrors: 1, receiveErrors: 2, integrityErrors: 3, transmitDiscards: 4, recoveriesFailed: 5, effectiveErrors: 6, symbolErrors: 7}}
+- {at: 40s, gpu: 1, fabric: {state: completed, unhealthy: [manager-disconnected], summary: limited-capacity}}
+- {at: 41s, gpu: 1, eccMode: {current: true, pending: false}}
+- {at: 42s, gpu: 1, sram: {thresholdExceeded: true, uniqueUncorrected: 3}}
+- {at: 43s, gpu: 1, rowBanks: {max: 1, high: 2, partial: 3, low: 4, none: 5}}
+- {at: 44s, gpu: 1, migPending: true}
+- {at: 45s, gpu: 1, persistence: false}
 repeat: 1m
 `))
 	if err != nil {
@@ -134,6 +145,19 @@ repeat: 1m
 		{At: 32 * time.Second, Do: fake.FailInit{With: "no-permission", For: 5 * time.Second}},
 		{At: 33 * time.Second, Do: fake.Latency{"readings": 2 * time.Millisecond}},
 		{At: 34 * time.Second, Do: fake.Library("575.57.08")},
+		{At: 35 * time.Second, GPU: 1, Do: fake.PerformanceState{Value: 8, OK: true}},
+		{At: 36 * time.Second, GPU: 1, Do: fake.PerformanceState{}},
+		{At: 37 * time.Second, GPU: 1, Do: fake.PCIeMax{Generation: 4, Width: 16}},
+		{At: 38 * time.Second, GPU: 1, Do: fake.PCIeErrors{Recoveries: 1, Correctable: 2, NonFatal: 3, Fatal: 4, UnsupportedRequests: 5}},
+		{At: 39 * time.Second, GPU: 1, Do: fake.NVLink{
+			CRCDataErrors: 1, ReceiveErrors: 2, IntegrityErrors: 3, TransmitDiscards: 4, RecoveriesFailed: 5, EffectiveErrors: 6, SymbolErrors: 7,
+		}},
+		{At: 40 * time.Second, GPU: 1, Do: fake.Fabric{State: "completed", Unhealthy: []string{"manager-disconnected"}, Summary: "limited-capacity"}},
+		{At: 41 * time.Second, GPU: 1, Do: fake.ECCMode{Current: true}},
+		{At: 42 * time.Second, GPU: 1, Do: fake.SRAM{ThresholdExceeded: true, UniqueUncorrected: 3}},
+		{At: 43 * time.Second, GPU: 1, Do: fake.RowBanks{Max: 1, High: 2, Partial: 3, Low: 4, None: 5}},
+		{At: 44 * time.Second, GPU: 1, Do: fake.MIGPending(true)},
+		{At: 45 * time.Second, GPU: 1, Do: fake.Persistence(false)},
 	}
 	if diff := cmp.Diff(want, got.Timeline); diff != "" {
 		t.Errorf("timeline (-want +got):\n%s", diff)
@@ -238,11 +262,11 @@ func TestFaultyScenarioIsToldWhereAndWhy(t *testing.T) {
 		{"time without unit", two + "timeline: [{at: 5, gpu: 0, xid: 79}]", `x.yaml: timeline[0].at: 5: expected a duration such as 5s`},
 		{
 			"two actions", two + "timeline: [{at: 5s, gpu: 0, xid: 79, lost: true}]",
-			`x.yaml: timeline[0]: {at, gpu, lost, xid}: expected at and exactly one of xid, event, lost, missing, hang, fail, set, ramp, recovery, ecc, remapPending, remapFailed, rowsRemapped, mig, processes, fields, metrics, throttle, pcie, nvlink, fabric, retiredPages, kernel, reload, driver, init, latency or library`,
+			`x.yaml: timeline[0]: {at, gpu, lost, xid}: expected at and exactly one of xid, event, lost, missing, hang, fail, set, ramp, recovery, ecc, remapPending, remapFailed, rowsRemapped, mig, processes, fields, metrics, throttle, performanceState, pcie, pcieMax, pcieErrors, nvlink, fabric, eccMode, sram, rowBanks, retiredPages, migPending, persistence, kernel, reload, driver, init, latency or library`,
 		},
 		{
 			"no action", two + "timeline: [{at: 5s, gpu: 0}]",
-			`x.yaml: timeline[0]: {at, gpu}: expected at and exactly one of xid, event, lost, missing, hang, fail, set, ramp, recovery, ecc, remapPending, remapFailed, rowsRemapped, mig, processes, fields, metrics, throttle, pcie, nvlink, fabric, retiredPages, kernel, reload, driver, init, latency or library`,
+			`x.yaml: timeline[0]: {at, gpu}: expected at and exactly one of xid, event, lost, missing, hang, fail, set, ramp, recovery, ecc, remapPending, remapFailed, rowsRemapped, mig, processes, fields, metrics, throttle, performanceState, pcie, pcieMax, pcieErrors, nvlink, fabric, eccMode, sram, rowBanks, retiredPages, migPending, persistence, kernel, reload, driver, init, latency or library`,
 		},
 		{"a key of another action", two + "timeline: [{at: 5s, gpu: 0, lost: true, pid: 4}]", `x.yaml: timeline[0].pid: unknown key: expected one of at, gpu or lost`},
 		{"lost as text", two + `timeline: [{at: 5s, gpu: 0, lost: "true"}]`, `x.yaml: timeline[0].lost: "true": expected true or false`},
@@ -262,6 +286,9 @@ func TestFaultyScenarioIsToldWhereAndWhy(t *testing.T) {
 		{"metric", two + "timeline: [{at: 5s, gpu: 0, metrics: {128: 1}}]", `x.yaml: timeline[0].metrics.128: unknown metric: expected 1 to 127`},
 		{"link", two + "timeline: [{at: 5s, gpu: 0, nvlink: {link: 18, state: inactive}}]", `x.yaml: timeline[0].nvlink.link: 18: expected 0 to 17`},
 		{"link of a GPU without", "gpus: {count: 1, profile: l40s}\ntimeline: [{at: 5s, gpu: 0, nvlink: {link: 0}}]", `x.yaml: timeline[0].nvlink: {link}: expected no nvlink: NVIDIA L40S has none`},
+		{"fabric that is set up wrong in two ways", two + "timeline: [{at: 5s, gpu: 0, fabric: {state: completed, unhealthy: [no-partition, wrong-system-guid]}}]", `x.yaml: timeline[0].fabric.unhealthy[1]: "wrong-system-guid": expected at most one of wrong-system-guid, wrong-chassis-serial, no-partition, insufficient-nvlinks, incompatible-firmware, invalid-location or invalid-gpu-state`},
+		{"MIG mode of a GPU without", "gpus: {count: 1, profile: l40s}\ntimeline: [{at: 5s, gpu: 0, migPending: true}]", `x.yaml: timeline[0].migPending: true: expected no migPending: NVIDIA L40S has no MIG`},
+		{"half an ECC mode", two + "timeline: [{at: 5s, gpu: 0, eccMode: {current: true}}]", `x.yaml: timeline[0].eccMode.pending: missing: expected true or false`},
 		{"process without number", two + "timeline: [{at: 5s, gpu: 0, processes: [{name: a}]}]", `x.yaml: timeline[0].processes[0].pid: missing: expected a process number`},
 		{"call group", two + "timeline: [{at: 5s, latency: {all: 1s}}]", `x.yaml: timeline[0].latency.all: unknown key: expected one of init, lookup, identity, readings, health, fields, links, processes, samples, gpm, mig or events`},
 		{"excluded GPU without address", two + "driver: {excluded: [{}]}", `x.yaml: driver.excluded[0].pci: missing: expected a lower-case address such as 0000:3b:00.0`},

@@ -191,8 +191,8 @@ func decodeRecovery(n node) nvml.RecoveryAction {
 func decodeECC(n, _ node, _ GPU) Action {
 	n.keys("corrected", "uncorrected", "location")
 	ecc := ECC{
-		Corrected:   uint64(n.at("corrected").integer(0, math.MaxInt32)),
-		Uncorrected: uint64(n.at("uncorrected").integer(0, math.MaxInt32)),
+		Corrected:   n.at("corrected").count(),
+		Uncorrected: n.at("uncorrected").count(),
 		Location:    n.at("location").word("dram", "sram"),
 	}
 	if entries, ok := n.value.(map[string]any); ok && len(entries) == 0 {
@@ -204,7 +204,7 @@ func decodeECC(n, _ node, _ GPU) Action {
 func decodeRows(n, _ node, _ GPU) Action {
 	n.keys("correctable", "uncorrectable")
 	return RowsRemapped{
-		Correctable:   uint64(n.at("correctable").integer(0, math.MaxInt32)),
-		Uncorrectable: uint64(n.at("uncorrectable").integer(0, math.MaxInt32)),
+		Correctable:   n.at("correctable").count(),
+		Uncorrectable: n.at("uncorrectable").count(),
 	}
 }

@@ -102,20 +102,14 @@ func fillReadings(p *gpu, g *fake.GPUState) {
 			p.MaxClockMHz[i] = uint64(math.Round(hz * mega))
 		}
 	}
-	p.ClockReasons = uint64(g.Throttle)
-	if g.Throttle == 0 && r.Utilization.OK && r.Utilization.Value == 0 {
-		p.ClockReasons = 1 // idle
-	}
-	p.PCIeGeneration, p.PCIeWidth = uint64(g.PCIe.Generation), uint64(g.PCIe.Width)
-	p.PCIeMaxGeneration, p.PCIeMaxWidth = uint64(m.PCIe.Generation), uint64(m.PCIe.Width)
 	p.PCIeReplays = count(r.PCIeReplays)
 }
 
 func fillHealth(p *gpu, g *fake.GPUState) {
 	h := &g.Health
-	p.ECCEnabled = absent
-	if len(h.ECC) > 0 {
-		p.ECCEnabled = 1
+	p.ECCEnabled, p.ECCPending = absent, absent
+	if h.ECCMode.OK {
+		p.ECCEnabled, p.ECCPending = flag[uint64](h.ECCMode.Value.Current), flag[uint64](h.ECCMode.Value.Pending)
 	}
 	for _, c := range h.ECC {
 		counters := map[string]map[bool]*[2]uint64{
@@ -128,52 +122,108 @@ func fillHealth(p *gpu, g *fake.GPUState) {
 	}
 	p.RowsCorrected, p.RowsUncorrected = count(h.RowsRemappedCorrectable), count(h.RowsRemappedUncorrectable)
 	p.RowsPending, p.RowsFailed = yes(h.RowRemapPending), yes(h.RowRemapFailed)
-	p.RowBanks = uint64(g.Model.RowBanks)
-	p.PagesCorrected, p.PagesUncorrected, p.PagesPending = absent, absent, absent
-	if pages := g.Retired; pages.OK {
-		p.PagesCorrected, p.PagesUncorrected = pages.Value.Corrected, pages.Value.Uncorrected
-		p.PagesPending = flag[uint64](pages.Value.Pending)
-	}
+	banks := h.RowBanks.Value
+	p.RowBanks = [5]uint64{banks.Max, banks.High, banks.Partial, banks.Low, banks.None}
+	p.SRAMExceeded, p.SRAMUnique = flag[uint64](h.SRAMThresholdExceeded.Value), count(h.SRAMUniqueUncorrected)
+	p.PagesCorrected, p.PagesUncorrected = count(h.PagesRetiredSingleBit), count(h.PagesRetiredDoubleBit)
+	p.PagesPending = yes(h.PageRetirementPending)
+	p.Persistence = flag[uint64](h.Persistence.Value)
 	p.Recovery = absent
 	if h.Recovery.OK {
 		p.Recovery = uint64(h.Recovery.Value)
 	}
+	fillClocks(p, h)
+	fillPCIe(p, &h.PCIe)
+}
+
+func fillClocks(p *gpu, h *nvml.Health) {
+	p.PerformanceState = absent
+	if h.PerformanceState.OK {
+		p.PerformanceState = uint64(h.PerformanceState.Value)
+	}
+	p.ClockReasons = 0
+	for bit, reason := range []nvml.ClockReason{
+		nvml.ClockIdle, nvml.ClockApplications, nvml.ClockPowerCap, nvml.ClockHWSlowdown, nvml.ClockSyncBoost, nvml.ClockSWThermal,
+		nvml.ClockHWThermal, nvml.ClockHWPowerBrake, nvml.ClockDisplay, nvml.ClockBoardLimit, nvml.ClockReliability,
+	} {
+		if slices.Contains(h.ClockReasons.Value, reason) {
+			p.ClockReasons |= 1 << bit
+		}
+	}
+	for i, reason := range [violationCount]nvml.ClockReason{
+		violationPower: nvml.ClockPowerCap, violationSyncBoost: nvml.ClockSyncBoost,
+		violationSWThermal: nvml.ClockSWThermal, violationHWThermal: nvml.ClockHWThermal, violationPowerBrake: nvml.ClockHWPowerBrake,
+		violationBoardLimit: nvml.ClockBoardLimit, violationReliability: nvml.ClockReliability,
+	} {
+		p.ViolationNS[i] = uint64(h.ClockTimes[reason])
+	}
+}
+
+func fillPCIe(p *gpu, link *nvml.PCIe) {
+	size := func(v nvml.Maybe[int]) uint64 { return count(nvml.Maybe[uint64]{Value: uint64(v.Value), OK: v.OK}) }
+	p.PCIeGeneration, p.PCIeWidth = size(link.Generation), size(link.Width)
+	p.PCIeMaxGeneration, p.PCIeMaxWidth = size(link.GenerationMax), size(link.WidthMax)
+	p.PCIeMaxGenerationGPU = size(link.GenerationMaxGPU)
+	p.PCIeRecoveries, p.PCIeCorrectable = count(link.Recoveries), count(link.CorrectableErrors)
+	p.PCIeNonFatal, p.PCIeFatal = count(link.NonFatalErrors), count(link.FatalErrors)
+	p.PCIeUnsupportedRequests = count(link.UnsupportedRequests)
 }
 
 func fillLinks(p *gpu, g *fake.GPUState) {
 	p.Links = uint32(min(len(g.NVLinks), maxLinks))
 	p.LinkVersion, p.LinkMBps = uint32(g.Model.NVLink.Version), uint64(g.Model.NVLink.Speed)
-	states := map[string]uint64{"inactive": 0, "active": 1, "sleep": 2}
+	states := map[string]uint64{"inactive": 0, "active": 1, "sleep": 2, "traffic-disabled": 3}
 	for i := range p.Links {
 		from, to := &g.NVLinks[i], &p.Link[i]
 		to.State = states[from.State]
-		to.Replays, to.Recoveries, to.CRCErrors = from.Replays, from.Recoveries, from.CRCErrors
+		to.Replays, to.Recoveries, to.CRCErrors, to.CRCDataErrors = from.Replays, from.Recoveries, from.CRCErrors, from.CRCDataErrors
+		to.ReceiveErrors, to.IntegrityErrors = from.ReceiveErrors, from.IntegrityErrors
+		to.TransmitDiscards, to.RecoveriesFailed = from.TransmitDiscards, from.RecoveriesFailed
+		to.EffectiveErrors, to.SymbolErrors = from.EffectiveErrors, from.SymbolErrors
 	}
-	p.Fabric = fabricOf(&g.Fabric)
+	p.Fabric = fabricOf(g.Health.Fabric)
 }
 
-// fabricOf sets the health mask, in which each fault has two bits: 1 that it is
-// there, 2 that it is not.
-func fabricOf(f *fake.Fabric) fabric {
-	states := map[string]uint32{"": 0, "not-started": 1, "in-progress": 2, "completed": 3}
-	const healthy, unhealthy = 1, 2
-	p := fabric{State: states[f.State], Status: f.Status.Code(), Clique: uint32(f.Clique)}
-	if p.State == 0 {
-		return p
+// fabricOf sets the health mask. Each of the first four faults has two bits, 1
+// that it is there, 2 that it is not; the others are told only if they are there.
+func fabricOf(f nvml.Maybe[nvml.Fabric]) fabric {
+	if !f.OK {
+		return fabric{}
 	}
-	p.Summary = healthy
-	for i, fault := range []string{"degraded-bandwidth", "route-recovery", "route-unhealthy", "access-timeout"} {
+	states := map[nvml.FabricState]uint32{nvml.FabricNotStarted: 1, nvml.FabricInProgress: 2, nvml.FabricCompleted: 3}
+	summaries := map[string]uint32{"healthy": 1, "unhealthy": 2, "limited-capacity": 3}
+	p := fabric{
+		State: states[f.Value.State], Status: uint32(f.Value.Status), Clique: f.Value.Clique, Summary: summaries[f.Value.Health],
+	}
+	conditions := f.Value.Conditions.Value
+	for i, fault := range []nvml.FabricCondition{
+		nvml.FabricDegradedBandwidth, nvml.FabricRouteRecovery, nvml.FabricRouteUnhealthy, nvml.FabricAccessTimeout,
+	} {
 		bits := uint32(2)
-		if slices.Contains(f.Unhealthy, fault) {
-			bits, p.Summary = 1, unhealthy
+		if slices.Contains(conditions, fault) {
+			bits = 1
 		}
 		p.Mask |= bits << (2 * i)
+	}
+	for i, fault := range []nvml.FabricCondition{
+		nvml.FabricWrongSystem, nvml.FabricWrongChassis, nvml.FabricNoPartition, nvml.FabricTooFewLinks,
+		nvml.FabricWrongFirmware, nvml.FabricWrongLocation, nvml.FabricWrongGPUState,
+	} {
+		if slices.Contains(conditions, fault) {
+			p.Mask |= uint32(i+2) << 8
+		}
+	}
+	if slices.Contains(conditions, nvml.FabricUnassigned) {
+		p.Mask |= 2 << 12
+	}
+	if slices.Contains(conditions, nvml.FabricManagerDisconnected) {
+		p.Mask |= 2 << 14
 	}
 	return p
 }
 
 func fillMIG(p *gpu, g *fake.GPUState) {
-	p.HasMIG, p.MIGMode = flag[uint32](g.MIG.OK), flag[uint32](g.MIG.Value)
+	p.HasMIG, p.MIGMode, p.MIGNext = flag[uint32](g.MIG.OK), flag[uint32](g.MIG.Value), flag[uint32](g.MIGPending)
 	p.Profiles = uint32(min(len(g.Model.MIG), maxProfiles))
 	for i := range p.Profiles {
 		p.Profile[i] = profileOf(&g.Model.MIG[i])

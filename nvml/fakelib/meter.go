@@ -7,9 +7,8 @@ import (
 	"gpuvet.dev/nvml/fake"
 )
 
-// meter adds up what a GPU does: its samples, its counters of bytes, the time in
-// which its clocks were held down and its GPM metrics. Between two states it
-// goes on as in the first.
+// meter adds up what a GPU does: its samples, its counters of bytes and its GPM
+// metrics. Between two states it goes on as in the first.
 type meter struct {
 	at      time.Time // of the state before; zero: there was none
 	load    int
@@ -22,14 +21,12 @@ type rates struct {
 	metrics                [maxMetrics]nvml.Maybe[float64]
 	pcieSent, pcieReceived float64 // bytes
 	linkSent, linkReceived float64 // bytes of one link
-	throttled              [violationCount]bool
 }
 
 // run goes on to the state s.
 func (m *meter) run(p *gpu, g *fake.GPUState, s fake.State) {
 	if m.load != s.Load {
 		*m = meter{load: s.Load}
-		p.ViolationNS = [violationCount]uint64{}
 		p.PCIeSent, p.PCIeReceived = 0, 0
 		for i := range p.Link {
 			p.Link[i].Sent, p.Link[i].Received = 0, 0
@@ -58,11 +55,6 @@ func (m *meter) add(p *gpu, passed time.Duration) {
 		if rate.OK {
 			const thousandths = 1000
 			p.Metric[id] += uint64(rate.Value * thousandths * float64(passed.Microseconds()))
-		}
-	}
-	for i, held := range m.rates.throttled {
-		if held {
-			p.ViolationNS[i] += uint64(passed)
 		}
 	}
 	seconds := passed.Seconds()
@@ -109,11 +101,6 @@ func ratesOf(g *fake.GPUState) rates {
 		if id > 0 && id < maxMetrics {
 			r.metrics[id] = value
 		}
-	}
-	for i, bits := range [violationCount]fake.ThrottleReasons{
-		violationPower: 0x4, violationSyncBoost: 0x10, violationSWThermal: 0x20, violationHWThermal: 0x40, violationPowerBrake: 0x80,
-	} {
-		r.throttled[i] = g.Throttle&bits != 0
 	}
 	return r
 }

@@ -5,7 +5,7 @@ package fakelib
 
 const (
 	pageMagic  = 0x656761702d4c4d4e
-	pageLayout = 1
+	pageLayout = 2
 
 	maxGPUs      = 16
 	maxEvents    = 1024
@@ -32,18 +32,27 @@ const (
 	violationSWThermal
 	violationHWThermal
 	violationPowerBrake
+	violationBoardLimit
+	violationReliability
 	violationCount
 )
 
 const clockCount = 4 // graphics, sm, memory, video
 
 type link struct {
-	State      uint64 `c:"state"`
-	Replays    uint64 `c:"replays"`
-	Recoveries uint64 `c:"recoveries"`
-	CRCErrors  uint64 `c:"crc_errors"`
-	Sent       uint64 `c:"sent"`
-	Received   uint64 `c:"received"`
+	State            uint64 `c:"state"`
+	Replays          uint64 `c:"replays"`
+	Recoveries       uint64 `c:"recoveries"`
+	CRCErrors        uint64 `c:"crc_errors"`
+	CRCDataErrors    uint64 `c:"crc_data_errors"`
+	ReceiveErrors    uint64 `c:"receive_errors"`
+	IntegrityErrors  uint64 `c:"integrity_errors"`
+	TransmitDiscards uint64 `c:"transmit_discards"`
+	RecoveriesFailed uint64 `c:"recoveries_failed"`
+	EffectiveErrors  uint64 `c:"effective_errors"`
+	SymbolErrors     uint64 `c:"symbol_errors"`
+	Sent             uint64 `c:"sent"`
+	Received         uint64 `c:"received"`
 }
 
 type profile struct {
@@ -167,6 +176,8 @@ type gpu struct {
 	ClockMHz             [clockCount]uint64     `c:"clock_mhz"`
 	MaxClockMHz          [clockCount]uint64     `c:"max_clock_mhz"`
 	ClockReasons         uint64                 `c:"clock_reasons"`
+	PerformanceState     uint64                 `c:"performance_state"`
+	Persistence          uint64                 `c:"persistence"`
 	ViolationNS          [violationCount]uint64 `c:"violation_ns"`
 
 	PCIeGeneration    uint64 `c:"pcie_generation"`
@@ -179,16 +190,26 @@ type gpu struct {
 	PCIeReceived      uint64 `c:"pcie_received"`
 	PCIeReplays       uint64 `c:"pcie_replays"`
 
+	PCIeMaxGenerationGPU    uint64 `c:"pcie_max_generation_gpu"`
+	PCIeRecoveries          uint64 `c:"pcie_recoveries"`
+	PCIeCorrectable         uint64 `c:"pcie_correctable"`
+	PCIeNonFatal            uint64 `c:"pcie_non_fatal"`
+	PCIeFatal               uint64 `c:"pcie_fatal"`
+	PCIeUnsupportedRequests uint64 `c:"pcie_unsupported_requests"`
+
 	ECCEnabled         uint64    `c:"ecc_enabled"`
+	ECCPending         uint64    `c:"ecc_pending"`
 	ECCCorrected       [2]uint64 `c:"ecc_corrected"`
 	ECCUncorrected     [2]uint64 `c:"ecc_uncorrected"`
 	ECCSRAMCorrected   [2]uint64 `c:"ecc_sram_corrected"`
 	ECCSRAMUncorrected [2]uint64 `c:"ecc_sram_uncorrected"`
+	SRAMExceeded       uint64    `c:"sram_exceeded"`
+	SRAMUnique         uint64    `c:"sram_unique"`
 	RowsCorrected      uint64    `c:"rows_corrected"`
 	RowsUncorrected    uint64    `c:"rows_uncorrected"`
 	RowsPending        uint64    `c:"rows_pending"`
 	RowsFailed         uint64    `c:"rows_failed"`
-	RowBanks           uint64    `c:"row_banks"`
+	RowBanks           [5]uint64 `c:"row_banks"`
 	PagesCorrected     uint64    `c:"pages_corrected"`
 	PagesUncorrected   uint64    `c:"pages_uncorrected"`
 	PagesPending       uint64    `c:"pages_pending"`
@@ -203,6 +224,8 @@ type gpu struct {
 
 	HasMIG    uint32                 `c:"has_mig"`
 	MIGMode   uint32                 `c:"mig_mode"`
+	MIGNext   uint32                 `c:"mig_next"`
+	MIGSpare  uint32                 `c:"mig_spare"`
 	Profiles  uint32                 `c:"profiles"`
 	Instances uint32                 `c:"instances"`
 	Profile   [maxProfiles]profile   `c:"profile"`

@@ -14,6 +14,7 @@ type gpu struct {
 	device    binding.Device
 	pci       string
 	maxClocks map[string]float64
+	links     links
 }
 
 // reach looks a GPU up by its address, which initialises that GPU and no other.
@@ -44,6 +45,7 @@ type batch struct {
 	*gpu
 	lib   *library
 	whole bool  // it is of no use if a value fails that the GPU is able to give
+	spare bool  // a value that fails now is absent, whatever the reason
 	ended error // the GPU is lost or the driver gone
 	odd   error // why the first value failed that the GPU is able to give
 	given int   // values
@@ -99,7 +101,7 @@ func (b *batch) note(function string, code binding.Return) bool {
 	switch {
 	case err.kind != wire.KindOther:
 		b.ended = err
-	case b.odd == nil:
+	case b.odd == nil && !b.spare:
 		b.odd = err
 	}
 	return false

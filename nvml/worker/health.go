@@ -11,21 +11,24 @@ import (
 	"gpuvet.dev/nvml"
 )
 
-// health takes the facts that decide whether a GPU is fit: all that it can give
-// or an error, as a fact that failed is not one that is fine. Only a driver that
-// asks for a recovery is heard in any case.
+// health takes the facts that decide whether a GPU is fit. Those that say it by
+// themselves are all there or it is an error, as a fact that failed is not one
+// that is fine; only a driver that asks for a recovery is heard in any case. The
+// others are there as far as the driver gives them.
 func (s *session) health(pci string) (*nvml.Health, error) {
 	var h nvml.Health
 	err := s.take(pci, func(b *batch) {
 		h.Time = time.Now()
 		found := b.fields(binding.FI_DEV_GET_GPU_RECOVERY_ACTION, binding.FI_DEV_REMAPPED_COR, binding.FI_DEV_REMAPPED_UNC,
 			binding.FI_DEV_REMAPPED_PENDING, binding.FI_DEV_REMAPPED_FAILURE)
-		if action, ok := found[binding.FI_DEV_GET_GPU_RECOVERY_ACTION]; ok {
-			h.Recovery = nvml.Some(nvml.RecoveryAction(action))
+		if action := found.count(binding.FI_DEV_GET_GPU_RECOVERY_ACTION); action.OK {
+			h.Recovery = nvml.Some(nvml.RecoveryAction(action.Value))
 		}
 		b.whole = h.Recovery.Value == nvml.RecoverNone
 		b.rows(&h, found)
 		b.errors(&h)
+		b.spare = true
+		b.facts(&h)
 	})
 	if e, ok := errors.AsType[*callError](err); ok && e.code == binding.ERROR_RESET_REQUIRED {
 		// The driver's word all the same, and before 570 its only one.
@@ -37,21 +40,15 @@ func (s *session) health(pci string) (*nvml.Health, error) {
 	return &h, nil
 }
 
-func (b *batch) rows(h *nvml.Health, found map[uint32]uint64) {
+func (b *batch) rows(h *nvml.Health, found values) {
 	type rows struct {
 		correctable, uncorrectable int
 		pending, failed            bool
 	}
-	pending, ok := found[binding.FI_DEV_REMAPPED_PENDING]
-	if ok {
-		correctable, ok := found[binding.FI_DEV_REMAPPED_COR]
-		h.RowsRemappedCorrectable = counted(correctable, ok)
-		uncorrectable, ok := found[binding.FI_DEV_REMAPPED_UNC]
-		h.RowsRemappedUncorrectable = counted(uncorrectable, ok)
-		h.RowRemapPending = nvml.Some(pending != 0)
-		if failed, ok := found[binding.FI_DEV_REMAPPED_FAILURE]; ok {
-			h.RowRemapFailed = nvml.Some(failed != 0)
-		}
+	if h.RowRemapPending = found.flag(binding.FI_DEV_REMAPPED_PENDING); h.RowRemapPending.OK {
+		h.RowsRemappedCorrectable = found.count(binding.FI_DEV_REMAPPED_COR)
+		h.RowsRemappedUncorrectable = found.count(binding.FI_DEV_REMAPPED_UNC)
+		h.RowRemapFailed = found.flag(binding.FI_DEV_REMAPPED_FAILURE)
 		return
 	}
 	r, ok := asks(b, "nvmlDeviceGetRemappedRows", func() (r rows, code binding.Return) {

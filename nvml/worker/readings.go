@@ -25,12 +25,7 @@ func (s *session) readings(pci string) (*nvml.Readings, error) {
 			b.maxClocks = b.clocks("nvmlDeviceGetMaxClockInfo", b.device.GetMaxClockInfo)
 		}
 		r.MaxClocks = b.maxClocks
-		if n, ok := found[binding.FI_DEV_PCIE_REPLAY_COUNTER]; ok {
-			r.PCIeReplays = nvml.Some(n)
-		} else {
-			n, ok := asks(b, "nvmlDeviceGetPcieReplayCounter", b.device.GetPcieReplayCounter)
-			r.PCIeReplays = counted(uint32(n), ok)
-		}
+		r.PCIeReplays = b.replays(found)
 	})
 	if err != nil {
 		return nil, err
@@ -38,7 +33,7 @@ func (s *session) readings(pci string) (*nvml.Readings, error) {
 	return &r, nil
 }
 
-func (b *batch) temperatures(r *nvml.Readings, found map[uint32]uint64) {
+func (b *batch) temperatures(r *nvml.Readings, found values) {
 	// The older call is deprecated since 13.0, the newer one is there since 570.
 	core, ok := asks(b, "nvmlDeviceGetTemperatureV", func() (uint32, binding.Return) {
 		t, code := b.device.GetTemperatureV().V1()
@@ -52,21 +47,19 @@ func (b *batch) temperatures(r *nvml.Readings, found map[uint32]uint64) {
 	if r.Temperature = measured(core, ok, 1); r.Temperature.OK {
 		r.Temperature.Value = float64(int32(core)) // below zero is not impossible
 	}
-	memory, ok := found[binding.FI_DEV_MEMORY_TEMP]
-	r.MemoryTemperature = measured(memory, ok, 1)
+	r.MemoryTemperature = inUnit(found.count(binding.FI_DEV_MEMORY_TEMP), 1)
 }
 
-func (b *batch) power(r *nvml.Readings, found map[uint32]uint64) {
+func (b *batch) power(r *nvml.Readings, found values) {
 	const milli = 1e-3
 	power, ok := asks(b, "nvmlDeviceGetPowerUsage", b.device.GetPowerUsage)
 	r.Power = measured(power, ok, milli)
 	limit, ok := asks(b, "nvmlDeviceGetEnforcedPowerLimit", b.device.GetEnforcedPowerLimit)
 	r.PowerLimit = measured(limit, ok, milli)
-	energy, ok := found[binding.FI_DEV_TOTAL_ENERGY_CONSUMPTION]
-	if !ok {
-		energy, ok = asks(b, "nvmlDeviceGetTotalEnergyConsumption", b.device.GetTotalEnergyConsumption)
+	if r.Energy = inUnit(found.count(binding.FI_DEV_TOTAL_ENERGY_CONSUMPTION), milli); !r.Energy.OK {
+		energy, ok := asks(b, "nvmlDeviceGetTotalEnergyConsumption", b.device.GetTotalEnergyConsumption)
+		r.Energy = measured(energy, ok, milli)
 	}
-	r.Energy = measured(energy, ok, milli)
 }
 
 func (b *batch) memory(r *nvml.Readings) {

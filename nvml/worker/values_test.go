@@ -85,6 +85,7 @@ func TestMissingFunctionsCostNoMoreThanTheirValues(t *testing.T) {
 	take(libraries.without(t, "less", compile.Options{Without: []string{
 		"nvmlDeviceGetFieldValues", "nvmlDeviceGetMemoryInfo_v2", "nvmlDeviceGetTemperatureV", "nvmlDeviceGetMemoryErrorCounter",
 		"nvmlDeviceGetMaxClockInfo", "nvmlDeviceGetUtilizationRates", "nvmlDeviceGetSerial", "nvmlDeviceGetName", "nvmlDeviceGetGpuInstanceById",
+		"nvmlDeviceGetGpuFabricInfoV", "nvmlDeviceGetCurrentClocksEventReasons", "nvmlDeviceGetMarginTemperature",
 		"nvmlSystemGetCudaDriverVersion_v2", "nvmlSystemGetDriverVersion", "nvmlGetExcludedDeviceCount", "nvmlInitWithFlags",
 	}}), &less, &lessHealth, &lessGPU)
 
@@ -98,6 +99,15 @@ func TestMissingFunctionsCostNoMoreThanTheirValues(t *testing.T) {
 	}
 	wantHealth := wholeHealth
 	wantHealth.Time, wantHealth.Recovery = lessHealth.Time, nvml.Maybe[nvml.RecoveryAction]{}
+	wantHealth.ResetRequired, wantHealth.DrainAndResetRequired = nvml.Maybe[bool]{}, nvml.Maybe[bool]{}
+	wantHealth.ClockTimes, wantHealth.NVLinks = nil, nil
+	wantHealth.Thermal = nvml.Thermal{Slowdown: wholeHealth.Thermal.Slowdown, Shutdown: wholeHealth.Thermal.Shutdown}
+	wantHealth.Fabric = nvml.Some(nvml.Fabric{State: nvml.FabricCompleted})
+	link := &wantHealth.PCIe
+	*link = nvml.PCIe{
+		Generation: link.Generation, GenerationMax: link.GenerationMax, GenerationMaxGPU: link.GenerationMaxGPU,
+		Width: link.Width, WidthMax: link.WidthMax, Replays: link.Replays,
+	}
 	wantHealth.ECC = []nvml.ECCCount{
 		{Location: "all"}, {Aggregate: true, Location: "all"}, {Uncorrected: true, Location: "all"}, {Uncorrected: true, Aggregate: true, Location: "all"},
 	}

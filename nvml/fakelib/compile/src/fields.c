@@ -66,6 +66,8 @@ static nvmlReturn_t put_numbered_link(const struct gpu *gpu, nvmlFieldValue_t *o
 	} counters[] = {
 		{ NVML_FI_DEV_NVLINK_CRC_FLIT_ERROR_COUNT_L0, NVML_FI_DEV_NVLINK_CRC_FLIT_ERROR_COUNT_L6,
 		  NVML_FI_DEV_NVLINK_CRC_FLIT_ERROR_COUNT_TOTAL, offsetof(struct link, crc_errors) },
+		{ NVML_FI_DEV_NVLINK_CRC_DATA_ERROR_COUNT_L0, NVML_FI_DEV_NVLINK_CRC_DATA_ERROR_COUNT_L6,
+		  NVML_FI_DEV_NVLINK_CRC_DATA_ERROR_COUNT_TOTAL, offsetof(struct link, crc_data_errors) },
 		{ NVML_FI_DEV_NVLINK_REPLAY_ERROR_COUNT_L0, NVML_FI_DEV_NVLINK_REPLAY_ERROR_COUNT_L6,
 		  NVML_FI_DEV_NVLINK_REPLAY_ERROR_COUNT_TOTAL, offsetof(struct link, replays) },
 		{ NVML_FI_DEV_NVLINK_RECOVERY_ERROR_COUNT_L0, NVML_FI_DEV_NVLINK_RECOVERY_ERROR_COUNT_L6,
@@ -83,7 +85,7 @@ static nvmlReturn_t put_numbered_link(const struct gpu *gpu, nvmlFieldValue_t *o
 			link = id - counters[i].seventh + 6;
 		else if (id != counters[i].total)
 			continue;
-		if (gpu->links == 0 || (link != ALL_LINKS && link >= gpu->links))
+		if (gpu->links == 0 || gpu->link_version >= NVML_NVLINK_VERSION_5_0 || (link != ALL_LINKS && link >= gpu->links))
 			return NVML_ERROR_NOT_SUPPORTED;
 		return put_long(of_links(gpu, link, counters[i].member), out);
 	}
@@ -105,28 +107,41 @@ static nvmlReturn_t put_link(const struct gpu *gpu, nvmlFieldValue_t *out)
 		return scope == ALL_LINKS ? NVML_ERROR_INVALID_ARGUMENT : put_uint(gpu->link[scope].state, out);
 	case NVML_FI_DEV_NVLINK_GET_SPEED: return put_uint(gpu->link_mbps, out);
 	case NVML_FI_DEV_NVLINK_GET_VERSION: return put_uint(gpu->link_version, out);
-	case NVML_FI_DEV_NVLINK_ERROR_DL_REPLAY: return put_long(of_links(gpu, scope, offsetof(struct link, replays)), out);
-	case NVML_FI_DEV_NVLINK_ERROR_DL_RECOVERY: return put_long(of_links(gpu, scope, offsetof(struct link, recoveries)), out);
-	case NVML_FI_DEV_NVLINK_ERROR_DL_CRC: return put_long(of_links(gpu, scope, offsetof(struct link, crc_errors)), out);
 	case NVML_FI_DEV_NVLINK_THROUGHPUT_DATA_TX:
 	case NVML_FI_DEV_NVLINK_THROUGHPUT_RAW_TX: return put_long(of_links(gpu, scope, offsetof(struct link, sent)) / 1024, out);
 	case NVML_FI_DEV_NVLINK_THROUGHPUT_DATA_RX:
 	case NVML_FI_DEV_NVLINK_THROUGHPUT_RAW_RX: return put_long(of_links(gpu, scope, offsetof(struct link, received)) / 1024, out);
 	default: break;
 	}
-	/* The rest came with NVLink 5. */
-	if (gpu->link_version < NVML_NVLINK_VERSION_5_0)
-		return NVML_ERROR_NOT_SUPPORTED;
+	/* The rest came with NVLink 5, or ended with it. */
+	if (gpu->link_version < NVML_NVLINK_VERSION_5_0) {
+		switch (out->fieldId) {
+		case NVML_FI_DEV_NVLINK_ERROR_DL_REPLAY: return put_long(of_links(gpu, scope, offsetof(struct link, replays)), out);
+		case NVML_FI_DEV_NVLINK_ERROR_DL_RECOVERY: return put_long(of_links(gpu, scope, offsetof(struct link, recoveries)), out);
+		case NVML_FI_DEV_NVLINK_ERROR_DL_CRC: return put_long(of_links(gpu, scope, offsetof(struct link, crc_errors)), out);
+		default: return NVML_ERROR_NOT_SUPPORTED;
+		}
+	}
 	switch (out->fieldId) {
+	case NVML_FI_DEV_NVLINK_ERROR_DL_REPLAY:
+	case NVML_FI_DEV_NVLINK_ERROR_DL_RECOVERY:
+	case NVML_FI_DEV_NVLINK_ERROR_DL_CRC: return NVML_ERROR_NOT_SUPPORTED;
 	case NVML_FI_DEV_NVLINK_COUNT_XMIT_BYTES: return put_long(of_links(gpu, scope, offsetof(struct link, sent)), out);
 	case NVML_FI_DEV_NVLINK_COUNT_RCV_BYTES: return put_long(of_links(gpu, scope, offsetof(struct link, received)), out);
 	case NVML_FI_DEV_NVLINK_COUNT_XMIT_PACKETS: return put_long(of_links(gpu, scope, offsetof(struct link, sent)) / 128, out);
 	case NVML_FI_DEV_NVLINK_COUNT_RCV_PACKETS: return put_long(of_links(gpu, scope, offsetof(struct link, received)) / 128, out);
 	case NVML_FI_DEV_NVLINK_COUNT_LINK_RECOVERY_SUCCESSFUL_EVENTS:
-	case NVML_FI_DEV_NVLINK_COUNT_LINK_RECOVERY_EVENTS: return put_long(of_links(gpu, scope, offsetof(struct link, recoveries)), out);
-	case NVML_FI_DEV_NVLINK_COUNT_RCV_ERRORS:
-	case NVML_FI_DEV_NVLINK_COUNT_EFFECTIVE_ERRORS:
-	case NVML_FI_DEV_NVLINK_COUNT_SYMBOL_ERRORS: return put_long(of_links(gpu, scope, offsetof(struct link, crc_errors)), out);
+		return put_long(of_links(gpu, scope, offsetof(struct link, recoveries)), out);
+	case NVML_FI_DEV_NVLINK_COUNT_LINK_RECOVERY_FAILED_EVENTS:
+		return put_long(of_links(gpu, scope, offsetof(struct link, recoveries_failed)), out);
+	case NVML_FI_DEV_NVLINK_COUNT_LINK_RECOVERY_EVENTS:
+		return put_long(of_links(gpu, scope, offsetof(struct link, recoveries)) + of_links(gpu, scope, offsetof(struct link, recoveries_failed)), out);
+	case NVML_FI_DEV_NVLINK_COUNT_RCV_ERRORS: return put_long(of_links(gpu, scope, offsetof(struct link, receive_errors)), out);
+	case NVML_FI_DEV_NVLINK_COUNT_LOCAL_LINK_INTEGRITY_ERRORS:
+		return put_long(of_links(gpu, scope, offsetof(struct link, integrity_errors)), out);
+	case NVML_FI_DEV_NVLINK_COUNT_XMIT_DISCARDS: return put_long(of_links(gpu, scope, offsetof(struct link, transmit_discards)), out);
+	case NVML_FI_DEV_NVLINK_COUNT_EFFECTIVE_ERRORS: return put_long(of_links(gpu, scope, offsetof(struct link, effective_errors)), out);
+	case NVML_FI_DEV_NVLINK_COUNT_SYMBOL_ERRORS: return put_long(of_links(gpu, scope, offsetof(struct link, symbol_errors)), out);
 	default: return put_long(0, out);
 	}
 }
@@ -135,8 +150,10 @@ static nvmlReturn_t put_ecc(const struct gpu *gpu, nvmlFieldValue_t *out)
 {
 	if (gpu->ecc_enabled == ABSENT)
 		return NVML_ERROR_NOT_SUPPORTED;
-	if (out->fieldId == NVML_FI_DEV_ECC_CURRENT || out->fieldId == NVML_FI_DEV_ECC_PENDING)
+	if (out->fieldId == NVML_FI_DEV_ECC_CURRENT)
 		return put_uint(gpu->ecc_enabled, out);
+	if (out->fieldId == NVML_FI_DEV_ECC_PENDING)
+		return put_uint(gpu->ecc_pending, out);
 	if (gpu->ecc_enabled == 0)
 		return NVML_ERROR_NOT_SUPPORTED;
 	switch (out->fieldId) {
@@ -179,6 +196,8 @@ static nvmlReturn_t put(const struct gpu *gpu, nvmlFieldValue_t *out)
 
 	case NVML_FI_DEV_PERF_POLICY_POWER: return put_long(gpu->violation_ns[VIOLATION_POWER], out);
 	case NVML_FI_DEV_PERF_POLICY_SYNC_BOOST: return put_long(gpu->violation_ns[VIOLATION_SYNC_BOOST], out);
+	case NVML_FI_DEV_PERF_POLICY_BOARD_LIMIT: return put_long(gpu->violation_ns[VIOLATION_BOARD_LIMIT], out);
+	case NVML_FI_DEV_PERF_POLICY_RELIABILITY: return put_long(gpu->violation_ns[VIOLATION_RELIABILITY], out);
 	case NVML_FI_DEV_PERF_POLICY_THERMAL:
 		return put_long(gpu->violation_ns[VIOLATION_SW_THERMAL] + gpu->violation_ns[VIOLATION_HW_THERMAL], out);
 	case NVML_FI_DEV_CLOCKS_EVENT_REASON_SW_THERM_SLOWDOWN: return put_long(gpu->violation_ns[VIOLATION_SW_THERMAL], out);
@@ -203,6 +222,11 @@ static nvmlReturn_t put(const struct gpu *gpu, nvmlFieldValue_t *out)
 
 	case NVML_FI_DEV_PCIE_REPLAY_COUNTER: return put_uint(gpu->pcie_replays, out);
 	case NVML_FI_DEV_PCIE_REPLAY_ROLLOVER_COUNTER: return put_uint(0, out);
+	case NVML_FI_DEV_PCIE_L0_TO_RECOVERY_COUNTER: return put_uint(gpu->pcie_recoveries, out);
+	case NVML_FI_DEV_PCIE_COUNT_CORRECTABLE_ERRORS: return put_uint(gpu->pcie_correctable, out);
+	case NVML_FI_DEV_PCIE_COUNT_NON_FATAL_ERROR: return put_uint(gpu->pcie_non_fatal, out);
+	case NVML_FI_DEV_PCIE_COUNT_FATAL_ERROR: return put_uint(gpu->pcie_fatal, out);
+	case NVML_FI_DEV_PCIE_COUNT_UNSUPPORTED_REQ: return put_uint(gpu->pcie_unsupported_requests, out);
 	case NVML_FI_DEV_PCIE_COUNT_TX_BYTES: return put_long(gpu->pcie_sent, out);
 	case NVML_FI_DEV_PCIE_COUNT_RX_BYTES: return put_long(gpu->pcie_received, out);
 
@@ -217,6 +241,10 @@ static nvmlReturn_t put(const struct gpu *gpu, nvmlFieldValue_t *out)
 	case NVML_FI_DEV_NVLINK_SPEED_MBPS_COMMON: return put_uint(gpu->links == 0 ? ABSENT : gpu->link_mbps, out);
 	case NVML_FI_DEV_NVSWITCH_CONNECTED_LINK_COUNT: return put_uint(gpu->links == 0 ? ABSENT : gpu->links, out);
 
+	case NVML_FI_DEV_RESET_STATUS:
+		return put_uint(gpu->recovery == ABSENT ? ABSENT : gpu->recovery == NVML_GPU_RECOVERY_ACTION_GPU_RESET, out);
+	case NVML_FI_DEV_DRAIN_AND_RESET_STATUS:
+		return put_uint(gpu->recovery == ABSENT ? ABSENT : gpu->recovery == NVML_GPU_RECOVERY_ACTION_DRAIN_AND_RESET, out);
 	case NVML_FI_DEV_GET_GPU_RECOVERY_ACTION: return put_uint(gpu->recovery, out);
 	default: break;
 	}

@@ -10,7 +10,8 @@ nvmlReturn_t nvmlDeviceGetEccMode(nvmlDevice_t device, nvmlEnableState_t *curren
 	NEED(pending);
 	if (gpu->ecc_enabled == ABSENT)
 		return NVML_ERROR_NOT_SUPPORTED;
-	*current = *pending = (nvmlEnableState_t)gpu->ecc_enabled;
+	*current = (nvmlEnableState_t)gpu->ecc_enabled;
+	*pending = (nvmlEnableState_t)gpu->ecc_pending;
 	return NVML_SUCCESS;
 }
 
@@ -68,8 +69,26 @@ nvmlReturn_t nvmlDeviceGetSramEccErrorStatus(nvmlDevice_t device, nvmlEccSramErr
 		.volatileCor = gpu->ecc_sram_corrected[0], .volatileUncSecDed = gpu->ecc_sram_uncorrected[0],
 		.aggregateCor = gpu->ecc_sram_corrected[1], .aggregateUncSecDed = gpu->ecc_sram_uncorrected[1],
 		.aggregateUncBucketL2 = gpu->ecc_sram_uncorrected[1],
+		.bThresholdExceeded = (unsigned int)gpu->sram_exceeded,
 	};
 	return NVML_SUCCESS;
+}
+
+/* No places are scripted but their number: each is one of an address of its own. */
+nvmlReturn_t nvmlDeviceGetSramUniqueUncorrectedEccErrorCounts(nvmlDevice_t device, nvmlEccSramUniqueUncorrectedErrorCounts_t *counts)
+{
+	unsigned int room;
+	struct gpu *gpu;
+
+	TRY(ecc_gpu(device, NVML_MEMORY_ERROR_TYPE_UNCORRECTED, NVML_AGGREGATE_ECC, &gpu));
+	NEED_VERSION(counts, nvmlEccSramUniqueUncorrectedErrorCounts_v1);
+	if (gpu->sram_unique == ABSENT)
+		return NVML_ERROR_NOT_SUPPORTED;
+	room = counts->entries == NULL ? 0 : counts->entryCount;
+	counts->entryCount = (unsigned int)gpu->sram_unique;
+	for (unsigned int i = 0; i < counts->entryCount && i < room; i++)
+		counts->entries[i] = (nvmlEccSramUniqueUncorrectedErrorEntry_v1_t){ .address = i, .count = 1 };
+	return counts->entryCount > room ? NVML_ERROR_INSUFFICIENT_SIZE : NVML_SUCCESS;
 }
 
 /* The row remapper cannot be asked while the GPU has MIG devices. */
@@ -108,20 +127,18 @@ nvmlReturn_t nvmlDeviceGetRemappedRows_v2(nvmlDevice_t device, nvmlRemappedRowsI
 	return NVML_SUCCESS;
 }
 
-/* nvmlDeviceGetRowRemapperHistogram: each remapped row is one of another bank. */
 nvmlReturn_t nvmlDeviceGetRowRemapperHistogram(nvmlDevice_t device, nvmlRowRemapperHistogramValues_t *values)
 {
-	unsigned int banks, used, none;
+	const uint64_t *banks;
 	struct gpu *gpu;
 
 	TRY(remapper(device, &gpu));
 	NEED(values);
-	banks = (unsigned int)gpu->row_banks;
-	none = gpu->rows_failed != 0;
-	used = (unsigned int)(gpu->rows_corrected + gpu->rows_uncorrected);
-	if (used > banks - none)
-		used = banks - none;
-	*values = (nvmlRowRemapperHistogramValues_t){ .max = banks - used - none, .high = used, .none = none };
+	banks = gpu->row_banks;
+	*values = (nvmlRowRemapperHistogramValues_t){
+		.max = (unsigned int)banks[0], .high = (unsigned int)banks[1], .partial = (unsigned int)banks[2],
+		.low = (unsigned int)banks[3], .none = (unsigned int)banks[4],
+	};
 	return NVML_SUCCESS;
 }
 

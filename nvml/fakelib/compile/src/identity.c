@@ -202,7 +202,7 @@ nvmlReturn_t nvmlDeviceGetPersistenceMode(nvmlDevice_t device, nvmlEnableState_t
 
 	TRY(enter_gpu(GROUP_IDENTITY, device, &gpu));
 	NEED(mode);
-	*mode = NVML_FEATURE_ENABLED;
+	*mode = (nvmlEnableState_t)gpu->persistence;
 	return NVML_SUCCESS;
 }
 

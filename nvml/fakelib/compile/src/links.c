@@ -19,7 +19,10 @@ nvmlReturn_t nvmlDeviceGetMaxPcieLinkGeneration(nvmlDevice_t device, unsigned in
 
 nvmlReturn_t nvmlDeviceGetGpuMaxPcieLinkGeneration(nvmlDevice_t device, unsigned int *generation)
 {
-	return nvmlDeviceGetMaxPcieLinkGeneration(device, generation);
+	struct gpu *gpu;
+
+	TRY(enter_gpu(GROUP_LINKS, device, &gpu));
+	return tell(gpu->pcie_max_generation_gpu, generation);
 }
 
 nvmlReturn_t nvmlDeviceGetCurrPcieLinkWidth(nvmlDevice_t device, unsigned int *width)
@@ -106,10 +109,13 @@ nvmlReturn_t nvmlDeviceGetNvLinkErrorCounter(nvmlDevice_t device, unsigned int n
 	struct gpu *gpu;
 
 	TRY(link_of(device, number, &gpu, &link));
+	if (gpu->link_version >= NVML_NVLINK_VERSION_5_0)
+		return NVML_ERROR_NOT_SUPPORTED;
 	switch (counter) {
 	case NVML_NVLINK_ERROR_DL_REPLAY: return tell_long(link->replays, count);
 	case NVML_NVLINK_ERROR_DL_RECOVERY: return tell_long(link->recoveries, count);
 	case NVML_NVLINK_ERROR_DL_CRC_FLIT: return tell_long(link->crc_errors, count);
+	case NVML_NVLINK_ERROR_DL_CRC_DATA: return tell_long(link->crc_data_errors, count);
 	default: return NVML_ERROR_NOT_SUPPORTED;
 	}
 }

@@ -14,7 +14,8 @@ nvmlReturn_t nvmlDeviceGetMigMode(nvmlDevice_t device, unsigned int *current, un
 	TRY(enter_mig(device, &gpu));
 	NEED(current);
 	NEED(pending);
-	*current = *pending = LOAD(gpu->mig_mode);
+	*current = LOAD(gpu->mig_mode);
+	*pending = LOAD(gpu->mig_next);
 	return NVML_SUCCESS;
 }
 

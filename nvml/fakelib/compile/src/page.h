@@ -11,7 +11,7 @@
 #include <stdint.h>
 
 #define PAGE_MAGIC  0x656761702d4c4d4eull /* "NML-page" */
-#define PAGE_LAYOUT 1
+#define PAGE_LAYOUT 2
 
 #define MAX_GPUS      16
 #define MAX_EVENTS    1024 /* those that a listener may be behind */
@@ -60,6 +60,8 @@ enum violation {
 	VIOLATION_SW_THERMAL,
 	VIOLATION_HW_THERMAL,
 	VIOLATION_POWER_BRAKE,
+	VIOLATION_BOARD_LIMIT,
+	VIOLATION_RELIABILITY,
 	VIOLATION_COUNT
 };
 
@@ -68,7 +70,9 @@ enum process_kind { PROCESS_COMPUTE, PROCESS_GRAPHICS, PROCESS_MPS };
 /* One NVLink. */
 struct link {
 	uint64_t state; /* NVML_NVLINK_STATE_* */
-	uint64_t replays, recoveries, crc_errors;
+	uint64_t replays, recoveries, crc_errors, crc_data_errors;
+	/* Since NVLink 5, where the recoveries are those that went well. */
+	uint64_t receive_errors, integrity_errors, transmit_discards, recoveries_failed, effective_errors, symbol_errors;
 	uint64_t sent, received; /* bytes */
 };
 
@@ -154,17 +158,23 @@ struct gpu {
 	uint64_t utilization, memory_utilization;                       /* percent */
 	uint64_t clock_mhz[CLOCK_COUNT], max_clock_mhz[CLOCK_COUNT];
 	uint64_t clock_reasons; /* nvmlClocksEventReason* */
+	uint64_t performance_state;
+	uint64_t persistence;
 	uint64_t violation_ns[VIOLATION_COUNT];
 
 	uint64_t pcie_generation, pcie_width, pcie_max_generation, pcie_max_width;
 	uint64_t pcie_sent_kbps, pcie_received_kbps; /* kB/s */
 	uint64_t pcie_sent, pcie_received;           /* bytes */
 	uint64_t pcie_replays;
+	uint64_t pcie_max_generation_gpu; /* pcie_max_generation is that of GPU and slot together */
+	uint64_t pcie_recoveries, pcie_correctable, pcie_non_fatal, pcie_fatal, pcie_unsupported_requests;
 
-	uint64_t ecc_enabled;
+	uint64_t ecc_enabled, ecc_pending;
 	uint64_t ecc_corrected[2], ecc_uncorrected[2];             /* of DRAM: volatile, aggregate */
 	uint64_t ecc_sram_corrected[2], ecc_sram_uncorrected[2];
-	uint64_t rows_corrected, rows_uncorrected, rows_pending, rows_failed, row_banks;
+	uint64_t sram_exceeded, sram_unique;
+	uint64_t rows_corrected, rows_uncorrected, rows_pending, rows_failed;
+	uint64_t row_banks[5]; /* by spare rows: all, many, some, few, none */
 	uint64_t pages_corrected, pages_uncorrected, pages_pending; /* retired, before Ampere */
 	uint64_t recovery;                                          /* NVML_GPU_RECOVERY_ACTION_* */
 	uint64_t event_types;
@@ -174,7 +184,7 @@ struct gpu {
 	struct link link[MAX_LINKS];
 	struct fabric fabric;
 
-	uint32_t has_mig, mig_mode;
+	uint32_t has_mig, mig_mode, mig_next, mig_spare; /* mig_next comes with the next loading */
 	uint32_t profiles, instances;
 	struct profile profile[MAX_PROFILES];
 	struct instance instance[MAX_INSTANCES];

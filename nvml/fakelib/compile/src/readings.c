@@ -228,7 +228,11 @@ nvmlReturn_t nvmlDeviceGetPerformanceState(nvmlDevice_t device, nvmlPstates_t *s
 
 	TRY(enter_gpu(GROUP_READINGS, device, &gpu));
 	NEED(state);
-	*state = NVML_PSTATE_0;
+	if (gpu->performance_state == ABSENT) {
+		*state = NVML_PSTATE_UNKNOWN;
+		return page->sentinels ? NVML_SUCCESS : NVML_ERROR_NOT_SUPPORTED;
+	}
+	*state = (nvmlPstates_t)gpu->performance_state;
 	return NVML_SUCCESS;
 }
 
@@ -273,6 +277,8 @@ nvmlReturn_t nvmlDeviceGetViolationStatus(nvmlDevice_t device, nvmlPerfPolicyTyp
 	switch (policy) {
 	case NVML_PERF_POLICY_POWER: ns = gpu->violation_ns[VIOLATION_POWER]; break;
 	case NVML_PERF_POLICY_SYNC_BOOST: ns = gpu->violation_ns[VIOLATION_SYNC_BOOST]; break;
+	case NVML_PERF_POLICY_BOARD_LIMIT: ns = gpu->violation_ns[VIOLATION_BOARD_LIMIT]; break;
+	case NVML_PERF_POLICY_RELIABILITY: ns = gpu->violation_ns[VIOLATION_RELIABILITY]; break;
 	case NVML_PERF_POLICY_THERMAL:
 		ns = gpu->violation_ns[VIOLATION_SW_THERMAL] + gpu->violation_ns[VIOLATION_HW_THERMAL];
 		break;
