@@ -81,6 +81,9 @@ func TestReplayOfATrailAgreesWithTheDaemon(t *testing.T) {
 				t.Fatal(err)
 			}
 			got = append(got, r)
+			if r.Condition == detector.Reason(detector.KindDriverLoaded) {
+				continue // before or after the first fault, as the machine has time
+			}
 			r.Time = time.Time{}
 			text, err := json.Marshal(r)
 			if err != nil {
