@@ -33,6 +33,9 @@ func (f *folding) advance() {
 		if due.IsZero() || due.After(now) {
 			break
 		}
+		if due.Before(s.Time) {
+			due = s.Time // a policy has made it due since
+		}
 		f.fire(due, now, mono)
 	}
 	s.Time, s.Mono = now, mono
