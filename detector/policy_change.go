@@ -32,7 +32,7 @@ func (f *folding) changePolicy() {
 	if before != "" || len(s.PolicyRows) > 0 {
 		differs := "the default"
 		if n := len(s.PolicyRows); n > 0 {
-			differs = fmt.Sprintf("%d rows differ from the default", n)
+			differs = fmt.Sprintf("rows that differ from the default: %d", n)
 		}
 		f.note(NotedPolicy, s.Policy+", "+differs, e.Time)
 	}

@@ -158,7 +158,7 @@ func TestPolicyChangeIsNotedOnceAndSharesNothing(t *testing.T) {
 	}
 	s.takes(3, `{"xid": 31, "ignore": true}`)
 	s.takes(4, `{"xid": 31, "ignore": true}`)
-	if want := "PolicyChanged: " + s.policy.Digest() + ", 1 rows differ from the default"; len(s.noted) != 1 || s.noted[0] != want {
+	if want := "PolicyChanged: " + s.policy.Digest() + ", rows that differ from the default: 1"; len(s.noted) != 1 || s.noted[0] != want {
 		t.Errorf("noted %q, want once %q", s.noted, want)
 	}
 	if s.state.Policy != s.policy.Digest() {

@@ -2,10 +2,15 @@ package main
 
 import (
 	"encoding/json"
+	"fmt"
+	"os"
+	"reflect"
 	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
+	"gpuvet.dev/detector"
 )
 
 // overridden changes a row in each way.
@@ -123,5 +128,65 @@ func TestXidIsExplainedByTheConfiguredPolicy(t *testing.T) {
 		if got := output(t, "", "xid", code, "--config", path); !strings.Contains(got, want) {
 			t.Errorf("Xid %s:\n%s\nwant it to say %q", code, got, want)
 		}
+	}
+}
+
+// The documentation has every key, and the rows as the code has them.
+func TestPolicyIsDocumented(t *testing.T) {
+	const path = "../../docs/configuration.md"
+	text, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for key := range keys(reflect.TypeFor[detector.PolicyRow]()) {
+		if !strings.Contains(string(text), "\n| `"+key+"` |") {
+			t.Errorf("%s does not tell of %s", path, key)
+		}
+	}
+	const begin, end = "<!-- from the code; make golden rewrites it -->\n", "<!-- end -->\n"
+	before, rest, _ := strings.Cut(string(text), begin)
+	documented, after, ok := strings.Cut(rest, end)
+	if !ok {
+		t.Fatalf("%s has no place for the rows", path)
+	}
+	var table strings.Builder
+	table.WriteString("| reason | class | scope | effect | hold | clear | action | from |\n|---|---|---|---|---|---|---|---|\n")
+	for _, l := range policyLines(detector.DefaultPolicy(), false) {
+		if l.Xid == 0 {
+			fmt.Fprintf(&table, "| `%s` | %s | %s | %s | %s | %s | %s | %s |\n", l.Key, l.Class, l.Scope, l.Effect, l.Hold,
+				strings.TrimSpace(string(l.Clear)+" "+l.Quiet), l.Action, strings.TrimPrefix(l.From, "default: "))
+		}
+	}
+	if *update {
+		if err := os.WriteFile(path, []byte(before+begin+table.String()+end+after), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		return
+	}
+	if diff := cmp.Diff(table.String(), documented); diff != "" {
+		t.Errorf("%s (-code +documented):\n%s", path, diff)
+	}
+}
+
+// What the documentation shows as an example is taken.
+func TestDocumentedPolicyIsTaken(t *testing.T) {
+	text, err := os.ReadFile("../../docs/configuration.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	examples := 0
+	for block := range strings.SplitSeq(string(text), "```yaml\n") {
+		example, _, closed := strings.Cut(block, "```")
+		if !closed || !strings.Contains(example, "policy:") {
+			continue
+		}
+		if !strings.Contains(example, "apiVersion") {
+			example = configHead + example
+		}
+		output(t, "", "policy", "check", file(t, "gpuvet.yaml", example))
+		examples++
+	}
+	if examples != 2 {
+		t.Errorf("%d examples", examples)
 	}
 }
