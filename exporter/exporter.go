@@ -45,6 +45,8 @@ type Sources struct {
 	// AcceptsUserLines tells that anyone may write kernel-log lines that count:
 	// the switch of tests.
 	AcceptsUserLines bool
+	// Scripted tells that a script stands for driver and GPUs.
+	Scripted bool
 	// Freshness is for how long an answer of a GPU counts; 0: as the sample says.
 	Freshness time.Duration
 	// NVML tells whether NVML is closed while there is a pause, and what was found

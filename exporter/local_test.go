@@ -209,6 +209,10 @@ func TestReportTellsEverything(t *testing.T) {
 		now := "2000-01-01T00:00:00Z"
 		want := map[string]any{
 			"version": "v1.2.3", "started": now, "time": now, "ready": true, "acceptsUserKernelLines": true,
+			"silent": map[string]any{
+				"0000:3b:00.0": "health of 0000:3b:00.0: GPU is lost, last answer at " + now,
+				"0000:4b:00.0": "driver did not answer in time, last answer at 1999-12-31T23:59:00Z",
+			},
 			"kernelLog": map[string]any{"reading": false, "records": 5.0, "spoofed": 2.0},
 			"kept":      map[string]any{"saved": now, "saveError": "full", "trailError": "also full", "trailLost": 3.0},
 			"configuration": map[string]any{

@@ -1,9 +1,11 @@
 package exporter
 
 import (
+	"errors"
 	"time"
 
 	"gpuvet.dev/detector"
+	"gpuvet.dev/nvml"
 )
 
 // Report is everything that the daemon knows of its node at one time, as the
@@ -17,10 +19,15 @@ type Report struct {
 	// AcceptsUserKernelLines is true in tests only.
 	AcceptsUserKernelLines bool `json:"acceptsUserKernelLines,omitempty"`
 
-	Snapshot  *detector.Snapshot `json:"snapshot"`
-	NVML      *NVMLReport        `json:"nvml,omitempty"`      // absent: there is no pause
-	KernelLog *KernelLogReport   `json:"kernelLog,omitempty"` // absent: none is read
-	Kept      *KeptReport        `json:"kept,omitempty"`      // absent: nothing is kept
+	// Scripted is true where a script stands for driver and GPUs.
+	Scripted bool `json:"scripted,omitempty"`
+
+	Snapshot *detector.Snapshot `json:"snapshot"`
+	// Silent says, by PCI address, why a GPU gives no answer at present.
+	Silent    map[string]string `json:"silent,omitempty"`
+	NVML      *NVMLReport       `json:"nvml,omitempty"`      // absent: there is no pause
+	KernelLog *KernelLogReport  `json:"kernelLog,omitempty"` // absent: none is read
+	Kept      *KeptReport       `json:"kept,omitempty"`      // absent: nothing is kept
 	// Configuration is absent where there is no file to look at.
 	Configuration *ConfigurationReport `json:"configuration,omitempty"`
 	Outputs       []OutputReport       `json:"outputs,omitempty"`
@@ -55,7 +62,8 @@ func (e *Exporter) report() Report {
 	snapshot := s.Snapshot()
 	r := Report{
 		Version: s.Version, GoVersion: goVersion(), Started: e.started.UTC(), Time: time.Now().UTC(),
-		Ready: snapshot.Ready(), AcceptsUserKernelLines: s.AcceptsUserLines, Snapshot: snapshot,
+		Ready: snapshot.Ready(), AcceptsUserKernelLines: s.AcceptsUserLines, Scripted: s.Scripted, Snapshot: snapshot,
+		Silent: silent(s.sample()),
 	}
 	if snapshot.Pause != nil {
 		r.NVML = new(s.nvml())
@@ -79,4 +87,25 @@ func (e *Exporter) report() Report {
 		r.Outputs = append(r.Outputs, out)
 	}
 	return r
+}
+
+// silent says why GPUs give no answer. Those of a driver that is not there, or is
+// not asked, have the driver's reason, which stands elsewhere.
+func silent(sample *nvml.Sample) map[string]string {
+	why := map[string]string{}
+	for i := range sample.GPUs {
+		g := &sample.GPUs[i]
+		err := g.HealthErr
+		if err == nil {
+			err = g.ReadingsErr
+		}
+		if err == nil || errors.Is(err, nvml.ErrNoDriver) || errors.Is(err, nvml.ErrPaused) || errors.Is(err, nvml.ErrStuck) {
+			continue
+		}
+		why[g.GPU.PCI] = err.Error()
+		if !g.Answered.IsZero() {
+			why[g.GPU.PCI] += ", last answer at " + g.Answered.UTC().Format(time.RFC3339)
+		}
+	}
+	return why
 }

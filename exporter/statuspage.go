@@ -26,6 +26,8 @@ type status struct {
 	Refused string // what is wrong with what the node asks for
 	Node    []detector.Condition
 	GPUs    []statusGPU
+
+	Scripted bool // the GPUs are nobody's hardware
 }
 
 type statusGPU struct {
@@ -34,6 +36,7 @@ type statusGPU struct {
 	Temperature string
 	Power       string
 	Utilization string
+	Silent      string // why it gives no answer
 }
 
 // statusPage answers with the status page: plain HTML, without scripts.
@@ -42,11 +45,16 @@ func (e *Exporter) statusPage(w http.ResponseWriter, _ *http.Request) {
 	snapshot := e.sources.Snapshot()
 	s := status{Version: e.sources.Version, Now: now.UTC().Truncate(time.Second), Driver: snapshot.Driver, Node: snapshot.Node}
 	s.Pause, s.Refused = snapshot.Pause, snapshot.Requests.Refused
+	s.Scripted = e.sources.Scripted
+	why := silent(e.sources.sample())
 	for _, g := range join(snapshot, e.sources.sample(), e.sources.Freshness, now) {
 		if g.view == nil {
 			continue
 		}
 		row := statusGPU{GPUView: g.view, Index: g.index}
+		if silence, ok := why[g.view.PCI]; ok && len(g.view.Conditions) == 0 {
+			row.Silent = "No answer: " + silence
+		}
 		if g.readings {
 			r := &g.sample.Readings
 			row.Temperature = shown(r.Temperature, "%.0f °C", 1)

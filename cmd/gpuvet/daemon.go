@@ -276,7 +276,7 @@ func (d *daemon) export() {
 	d.exporter = exporter.New(exporter.Sources{
 		Version: buildVersion(), Policy: d.detector.Policy, Snapshot: d.detector.Snapshot, Sample: d.sampler.Latest,
 		KernelLog: d.kernel, Kept: d.detector.Kept, Outputs: outputs, AcceptsUserLines: d.o.acceptUserLines,
-		Freshness: nvml.DefaultFreshness, Alive: d.detector.Alive, NVML: d.gpus.valve.Closed, Workers: d.gpus.told(),
+		Freshness: nvml.DefaultFreshness, Alive: d.detector.Alive, NVML: d.gpus.valve.Closed, Workers: d.gpus.told(), Scripted: d.gpus.scripted != nil,
 		Configuration: d.config.configuration,
 	})
 }
@@ -316,10 +316,14 @@ func (d *daemon) run(ctx context.Context, hangups <-chan os.Signal) error {
 	return errors.Join(err, <-ended)
 }
 
-// takePolicy brings a policy into force, and has the GPUs looked at: what the
-// policy before ignored may be a fault now.
+// takePolicy brings a policy into force, and has the GPUs looked at if there may
+// be faults that the one before ignored.
 func (d *daemon) takePolicy(p *detector.Policy) {
+	before := d.detector.Policy()
 	d.detector.SetPolicy(p)
+	if !p.Unhides(before) {
+		return
+	}
 	for _, g := range d.detector.Snapshot().GPUs {
 		d.sampler.Refresh(g.PCI)
 	}

@@ -60,6 +60,9 @@ func printStatus(w io.Writer, answer []byte, format string) error {
 	}
 	for _, g := range report.Snapshot.GPUs {
 		why, since, do := reasons(g.Conditions)
+		if silence, ok := report.Silent[g.PCI]; ok && len(g.Conditions) == 0 {
+			why = "no answer: " + silence
+		}
 		index := "-"
 		if g.Index != nil {
 			index = fmt.Sprint(*g.Index)
@@ -114,7 +117,7 @@ func notes(r *exporter.Report) []string {
 	switch {
 	case !s.Ready():
 		note("starting: the GPUs were not looked for yet")
-	case s.Driver.Missing != "" && s.Pause == nil:
+	case s.Driver.Missing != "":
 		note("driver: %s", s.Driver.Missing)
 	case len(s.GPUs) == 0 && s.Pause == nil:
 		note("no GPUs on this node")
@@ -136,6 +139,9 @@ func notes(r *exporter.Report) []string {
 	}
 	if k := r.KernelLog; k != nil && k.Spoofed > 0 {
 		note("kernel log: %d lines looked like the driver's and were written by a process", k.Spoofed)
+	}
+	if r.Scripted {
+		note("test: the GPUs are scripted, and nobody's hardware")
 	}
 	if r.AcceptsUserKernelLines {
 		note("test: kernel-log lines of any process are believed")
