@@ -71,8 +71,8 @@ func whose(by, author string) string {
 	return text
 }
 
-// pause begins a pause in place of the one that there may be. An upgrade of the
-// driver leaves a longer one as it is.
+// pause begins a pause in place of the one that there may be. It leaves a longer
+// one of somebody else as it is: what that is for goes on.
 func (f *folding) pause() {
 	e, s := &f.event, f.next
 	length, err := ParsePause(e.Fields["for"])
@@ -85,7 +85,7 @@ func (f *folding) pause() {
 		Since: e.Time, Until: e.Time.Add(length), Ends: s.Mono + length,
 		By: by, Author: e.Fields["author"], Why: e.Fields["why"],
 	}
-	if s.Pause != nil && by == ByUpgrade && s.Pause.Ends > p.Ends {
+	if s.Pause != nil && by != s.Pause.By && s.Pause.Ends > p.Ends {
 		return
 	}
 	s.Pause = p

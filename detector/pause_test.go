@@ -190,6 +190,10 @@ func TestUpgradeLeavesALongerPauseAsItIs(t *testing.T) {
 	if p := s.state.Pause; p.By != ByUpgrade {
 		t.Errorf("pause: %v", p)
 	}
+	s.pause(60, map[string]string{"for": "1m", "by": ByHand})
+	if p := s.state.Pause; p.By != ByUpgrade {
+		t.Errorf("the driver would be opened within its upgrade: %v", p)
+	}
 }
 
 func TestRequestIsNotBegunAgainBeforeItChanges(t *testing.T) {
