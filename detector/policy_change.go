@@ -123,6 +123,17 @@ func (p *Policy) ignores(c Condition) bool {
 	return p.Xids[c.Xids[0]].Ignore && !others
 }
 
+// Unhides reports whether the policy shows faults of a reason that the one before
+// it ignored: their sources have told of them, and will not again.
+func (p *Policy) Unhides(before *Policy) bool {
+	for reason, row := range before.Reasons {
+		if row.Ignore && !p.Reasons[reason].Ignore {
+			return true
+		}
+	}
+	return false
+}
+
 // policyEvent is the event that brings a policy.
 func policyEvent(p *Policy) Event {
 	return Event{

@@ -248,6 +248,19 @@ func TestPolicyIsReplayedFromTheEventsAlone(t *testing.T) {
 	}
 }
 
+func TestOnlyWhatIsIgnoredNoMoreIsUnhidden(t *testing.T) {
+	plain, ignoring := DefaultPolicy(), policyOf(t, `{"reason": "GPULost", "ignore": true}`)
+	more := policyOf(t, `{"reason": "GPULost", "ignore": true}, {"reason": "LinkFault", "ignore": true}`)
+	for _, tt := range []struct {
+		is, before *Policy
+		want       bool
+	}{{plain, ignoring, true}, {ignoring, more, true}, {ignoring, plain, false}, {more, ignoring, false}, {plain, plain, false}} {
+		if got := tt.is.Unhides(tt.before); got != tt.want {
+			t.Errorf("%v after %v: %v", tt.is.Rows, tt.before.Rows, got)
+		}
+	}
+}
+
 func TestDetectorGoesOnWithTheSavedPolicy(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		store := &disk{}

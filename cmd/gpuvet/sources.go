@@ -65,10 +65,11 @@ func (d *daemon) watchGPUs(ctx context.Context) error {
 	facts := detector.NewFacts(nvml.DefaultFreshness, d.detector.Emit)
 	policy := d.detector.Policy()
 	observe := func(o nvml.Observation) {
-		// What another policy ignored may be a fault now, and is told but once.
 		if p := d.detector.Policy(); p != policy {
+			if p.Unhides(policy) {
+				facts.Forget()
+			}
 			policy = p
-			facts.Forget()
 		}
 		facts.Observe(o)
 	}
