@@ -158,7 +158,7 @@ func TestDaemonSetWritesToTheNodeOnlyItsOwnFolders(t *testing.T) {
 		got = append(got, entry)
 	}
 	want := []mount{
-		{"/dev", "/dev", true, ""},
+		{"/dev", "/dev", false, ""},
 		{"/", "/host", true, corev1.MountPropagationHostToContainer},
 		{"/var/lib/gpuvet", "/var/lib/gpuvet", false, ""},
 		{"/run/gpuvet", "/run/gpuvet", false, ""},
