@@ -239,6 +239,10 @@ func (b *policyBuilder) xid(r PolicyRow) {
 		b.policy.Rows = append(b.policy.Rows, r)
 		return
 	}
+	if x.Ignore && r.Reason == "" {
+		b.fault(b.at, fmt.Sprintf("Xid %d stands for a reason that another row ignores", code), "no row for it, or another reason beside it")
+		return
+	}
 	if r.Reason != "" && r.Reason != x.Reason {
 		row := b.policy.Reasons[r.Reason]
 		x.Verdict = Verdict{Reason: r.Reason, Class: row.Class, Effect: row.Effect, Action: row.Action}

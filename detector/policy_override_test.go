@@ -175,6 +175,7 @@ func TestFaultsOfRowsAreNamedByPlaceAllAtOnce(t *testing.T) {
 		{`{"reason": "GPULost", "quiet": "1h"}`, `policy.rows[0].quiet: 1h0m0s without clear: quiet`},
 		{`{"reason": "GPULost", "clear": "quiet", "quiet": "0s"}`, `policy.rows[0].quiet: 0s: expected a duration of more than zero`},
 		{`{"reason": "Unmonitored", "ignore": true}`, `policy.rows[0].reason: Unmonitored marks a pause`},
+		{`{"xid": 79, "effect": "None"}, {"reason": "GPULost", "ignore": true}`, `policy.rows[0]: Xid 79 stands for a reason that another row ignores`},
 		{`{"xid": 42, "effect": "NoSchedule"}`, `policy.rows[0]: effect NoSchedule for Xid 42, which stands for no reason`},
 		{strings.Repeat(`{"reason": "GPULost", "hold": "1s"},`, 256) + `{"xid": 1, "ignore": true}`, `policy.rows: 257 rows: expected at most 256`},
 		{`{"xid": 0, "ignore": true}, {"reason": "X", "hold": "1s"}`, "policy.rows[0].xid: 0: expected 1 to 999\npolicy.rows[1].reason: \"X\""},
