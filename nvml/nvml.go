@@ -145,6 +145,11 @@ const (
 	EventUnavailable      EventType = "unavailable"            // the GPU became unavailable
 	EventRecovery         EventType = "recovery"               // the recovery action changed: take Health again
 	EventMIGConfiguration EventType = "mig-configuration"      // MIG devices were made or removed: take the inventory again
+	EventBind             EventType = "bind"                   // the driver was bound to the GPU: take the inventory again
+	EventUnbind           EventType = "unbind"                 // the driver was unbound from the GPU, which leaves the inventory
+	// EventOperational is the structured form, in Event.Operational. What happened
+	// is mostly told as one of the others too, and neither waits for the other.
+	EventOperational EventType = "operational"
 )
 
 // Event is one event as the driver reported it.
@@ -153,8 +158,24 @@ type Event struct {
 	Time time.Time `json:"time"` // when it was received
 	PCI  string    `json:"pci"`  // 0000:3b:00.0
 	UUID string    `json:"uuid,omitempty"`
-	Xid  int       `json:"xid,omitempty"` // for EventXid; 999 means that the driver itself did not know
+	Xid  int       `json:"xid,omitempty"` // for EventXid, and for EventOperational if it has one; 999 means that the driver itself did not know
 	// The MIG instances concerned; nil if the driver did not attribute it.
 	GPUInstance     *int `json:"gi,omitempty"`
 	ComputeInstance *int `json:"ci,omitempty"`
+
+	Operational *Operational `json:"operational,omitempty"` // for EventOperational alone
+}
+
+// Operational is what a GPU operational event says, as far as nvml.h 13.4 gives
+// it a meaning. It has no text.
+type Operational struct {
+	Severity string `json:"severity"` // informational, corrected, recoverable, fatal; a number if it is not known here
+	Level    string `json:"level"`    // of the log: telemetry, diagnostic, notice, warning, error; or a number
+	Module   string `json:"module"`   // of the driver, RM
+	Code     uint32 `json:"code"`     // of the module
+	Category uint32 `json:"category,omitempty"`
+	// Attributes are what holds of it: uncontained, latent, propagated,
+	// component-reset, threshold-exceeded, primary (in its group), overflow (events
+	// before it were dropped).
+	Attributes []string `json:"attributes,omitempty"`
 }

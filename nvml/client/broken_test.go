@@ -5,6 +5,11 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"go.uber.org/zap"
+	"go.uber.org/zap/zaptest/observer"
+
+	"gpuvet.dev/nvml/client"
 )
 
 func TestWorkerThatDiesFailsItsCallWithTheCause(t *testing.T) {
@@ -39,6 +44,23 @@ func TestWorkerKilledWhileIdleIsReplaced(t *testing.T) {
 		return err == nil && len(s.pids(t)) == 2
 	})
 	want(t, "died", uint64(1), c.Stats().Died)
+}
+
+func TestEachOfTheFirstDeathsIsInTheLog(t *testing.T) {
+	s := newScript(t, 1)
+	var logs *observer.ObservedLogs
+	c := newClient(t, s, func(o *client.Options) { logs = observed(o, zap.InfoLevel) })
+	var died []string
+	for i := range 3 {
+		eventually(t, "readings by another worker", func() bool {
+			_, err := c.Readings(t.Context(), pciOf(0))
+			return err == nil && len(s.pids(t)) == i+1
+		})
+		killWorker(t, s.pids(t)[i])
+		died = append(died, "worker died")
+	}
+	eventually(t, "the third to be told", func() bool { return len(messages(logs)) >= 3 })
+	want(t, "log", died, messages(logs))
 }
 
 func killWorker(t *testing.T, pid int) {

@@ -98,6 +98,9 @@ type Client struct {
 	hold     hold          // on starts
 	moved    chan struct{} // closed when a worker or a GPU has changed its state
 
+	wrongs    ration // of workers, in the log
+	unstarted string // why the last start failed, as it is in the log; empty: it did not
+
 	kept   []*worker // the stuck ones, in the order of their questions
 	excess bool      // one more had to be killed
 	stuck  error     // what every call fails with; nil: the driver answers

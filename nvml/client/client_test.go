@@ -10,6 +10,9 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+	"go.uber.org/zap/zaptest/observer"
 
 	"gpuvet.dev/nvml"
 	"gpuvet.dev/nvml/client"
@@ -37,6 +40,21 @@ func newClient(t testing.TB, s script, change func(*client.Options)) *client.Cli
 	c := client.New(o)
 	t.Cleanup(c.Close)
 	return c
+}
+
+// observed gives what is logged, from a level on.
+func observed(o *client.Options, level zapcore.Level) *observer.ObservedLogs {
+	core, logs := observer.New(level)
+	o.Log = zap.New(core)
+	return logs
+}
+
+// messages gives what was logged, in order.
+func messages(logs *observer.ObservedLogs) (all []string) {
+	for _, entry := range logs.All() {
+		all = append(all, entry.Message)
+	}
+	return all
 }
 
 // eventually waits for a condition.

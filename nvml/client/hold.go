@@ -17,16 +17,13 @@ const (
 	forgiven = 10 * time.Second
 )
 
-// fail says whether it is the first failure in a row.
-func (h *hold) fail(cause error) (first bool) {
+func (h *hold) fail(cause error) {
 	now := time.Now()
 	if now.Sub(h.until) > forgiven {
 		h.pause = 0
 	}
-	first = h.pause == 0
 	h.pause = min(max(firstHold, 2*h.pause), longestHold)
 	h.until, h.cause = now.Add(h.pause), cause
-	return first
 }
 
 // err is the cause while the hold lasts.

@@ -254,15 +254,21 @@ func (c *Client) detach(w *worker) *call {
 	return q
 }
 
-// blame holds back what a worker died of; the lock is held.
-func (c *Client) blame(w *worker, q *call, cause error) {
+// blame tells of a worker that went wrong, and holds back what it went wrong
+// over; the lock is held.
+func (c *Client) blame(w *worker, q *call, message string, cause error) {
 	h, gpu := &c.hold, ""
 	if q != nil && q.GPU != "" {
 		g := c.gpu(q.GPU)
 		g.bad = true
 		h, gpu = &g.hold, q.GPU
 	}
-	if h.fail(cause) {
-		c.log.Warn("worker died", zap.Int("pid", w.pid()), zap.String("gpu", gpu), zap.Error(cause))
+	h.fail(cause)
+	if more, ok := c.wrongs.take(); ok {
+		untold := zap.Skip()
+		if more > 0 {
+			untold = zap.Int("more", more)
+		}
+		c.log.Warn(message, zap.Int("pid", w.pid()), zap.String("gpu", gpu), untold, zap.Error(cause))
 	}
 }

@@ -134,11 +134,12 @@ func (c *Client) start(events bool) (*worker, error) {
 	c.launching--
 	c.signal()
 	if err != nil {
-		if !errors.Is(err, nvml.ErrNoDriver) && c.hold.fail(err) {
-			c.log.Warn("worker is not started", zap.Error(err))
+		if !errors.Is(err, nvml.ErrNoDriver) {
+			c.failStart(err)
 		}
 		return nil, err
 	}
+	c.unstarted = ""
 	w := &worker{
 		process: p, events: events,
 		greeted: make(chan struct{}), left: make(chan struct{}), drained: make(chan struct{}), gone: make(chan struct{}),
@@ -153,6 +154,16 @@ func (c *Client) start(events bool) (*worker, error) {
 		return nil, err
 	}
 	return w, nil
+}
+
+// failStart holds back further starts, and tells the cause where it is another
+// one than the last time; the lock is held.
+func (c *Client) failStart(cause error) {
+	c.hold.fail(cause)
+	if text := cause.Error(); text != c.unstarted {
+		c.unstarted = text
+		c.log.Warn("worker is not started", zap.Error(cause))
+	}
 }
 
 func (c *Client) launch() (*process, error) {
@@ -227,7 +238,7 @@ func (c *Client) breakUp(w *worker, cause error) {
 	c.counts.Refused++
 	c.unstick(w)
 	q := c.detach(w)
-	c.blame(w, q, cause)
+	c.blame(w, q, "worker given up", cause)
 	if q != nil {
 		q.finish(wire.Answer{}, cause)
 	}
@@ -288,8 +299,11 @@ func (c *Client) kill(w *worker) {
 	}
 	w.killed = true
 	w.dismissed = w.dismissed || w.stuck
-	if w.cmd.Process.Kill() == nil {
-		c.counts.Killed++
+	if w.cmd.Process.Kill() != nil {
+		return
+	}
+	c.counts.Killed++
+	if w.broken == nil { // or it was told already
 		c.log.Warn("worker killed", zap.Int("pid", w.pid()), zap.Bool("stuck", w.stuck))
 	}
 }
@@ -313,7 +327,7 @@ func (c *Client) reap(w *worker) {
 	if !w.dismissed {
 		c.counts.Died++
 		if w.broken == nil {
-			c.blame(w, q, how)
+			c.blame(w, q, "worker died", how)
 		}
 	}
 	if q != nil {

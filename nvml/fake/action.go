@@ -42,6 +42,20 @@ func (l Lost) do(d *Driver, gpu int) { d.gpus[gpu].lost = bool(l) }
 
 func (m Missing) do(d *Driver, gpu int) { d.gpus[gpu].missing = bool(m) }
 
+func (b Bound) do(d *Driver, gpu int) {
+	g := d.gpus[gpu]
+	if !d.loaded || g.missing || g.unbound == !bool(b) {
+		return
+	}
+	g.unbound = !bool(b)
+	e := nvml.Event{Type: nvml.EventUnbind, Time: d.stamp(), PCI: g.PCI}
+	if b {
+		e.Type = nvml.EventBind
+	}
+	d.report(Told{Event: e, Bound: bool(b), Unbound: !bool(b)})
+	d.emit(e)
+}
+
 func (h Hang) do(d *Driver, gpu int) {
 	d.gpus[gpu].hang.set(time.Now().Add(time.Duration(h)), false)
 }

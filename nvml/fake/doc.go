@@ -50,6 +50,7 @@
 //	event: …           an event by its type; with gpuInstance, computeInstance
 //	lost: true         off the bus; false: back
 //	missing: true      not plugged in any more
+//	bound: false       the driver is unbound from it; true: bound again
 //	hang: 30s          calls wait; with gpu: all the inventory too; with uninterruptible: true *
 //	fail: unknown      calls fail with an error of NVML; with for: 10s. none ends it
 //	set: {…}           values at once

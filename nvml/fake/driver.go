@@ -179,7 +179,7 @@ func (d *Driver) Inventory(ctx context.Context) (nvml.Inventory, error) {
 		Load:          fmt.Sprintf("fake-%d", d.loads),
 	}
 	for _, g := range d.gpus {
-		if !g.missing {
+		if g.listed() {
 			listed := g.GPU
 			listed.Instances = slices.Clone(g.Instances)
 			inventory.GPUs = append(inventory.GPUs, listed)
@@ -271,7 +271,7 @@ func (d *Driver) ask(ctx context.Context, pci string, answer func(*gpu, time.Tim
 		if err := d.wait(ctx); err != nil {
 			return err
 		}
-		i := slices.IndexFunc(d.gpus, func(g *gpu) bool { return g.PCI == pci && !g.missing })
+		i := slices.IndexFunc(d.gpus, func(g *gpu) bool { return g.PCI == pci && g.listed() })
 		if i < 0 {
 			return nvml.ErrNotFound
 		}

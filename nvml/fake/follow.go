@@ -39,6 +39,7 @@ type GPUState struct {
 	nvml.GPU
 	Model         Model
 	Lost, Missing bool
+	Unbound       bool // from the driver
 	Hanging       Hanging
 	Failure       Failure
 
@@ -111,7 +112,7 @@ func (d *Driver) state() State {
 	for _, g := range d.gpus {
 		health := d.health(g, now)
 		shown := GPUState{
-			GPU: g.GPU, Model: g.model, Lost: g.lost, Missing: g.missing,
+			GPU: g.GPU, Model: g.model, Lost: g.lost, Missing: g.missing, Unbound: g.unbound,
 			Hanging: g.hang.kind(now), Failure: g.failing.at(now),
 			Readings: g.readings(now, now.Sub(d.made)), Health: health, Detail: g.detail.clone(),
 		}

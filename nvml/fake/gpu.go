@@ -18,9 +18,9 @@ type gpu struct {
 	metered time.Time                          // power was constant or on one ramp since then
 	held    map[nvml.ClockReason]time.Duration // up to metered: for how long each reason held the clocks down
 
-	lost, missing bool
-	hang          hang
-	failing       failing
+	lost, missing, unbound bool
+	hang                   hang
+	failing                failing
 
 	recovery                  nvml.RecoveryAction
 	ecc                       map[counter]uint64
@@ -47,6 +47,9 @@ func newGPU(index int, s GPU, now time.Time) *gpu {
 	return g
 }
 
+// listed says whether the driver has the GPU, well or not.
+func (g *gpu) listed() bool { return !g.missing && !g.unbound }
+
 // set leads quantities to new values, at once if over is 0.
 func (g *gpu) set(to Values, now time.Time, over time.Duration) {
 	g.meter(now)
@@ -72,7 +75,7 @@ func (g *gpu) meter(now time.Time) {
 
 // reload puts back what a new driver finds in order.
 func (g *gpu) reload(now time.Time) {
-	g.lost, g.remapPending, g.recovery, g.failing = false, false, nvml.RecoverNone, failing{}
+	g.lost, g.unbound, g.remapPending, g.recovery, g.failing = false, false, false, nvml.RecoverNone, failing{}
 	for c := range g.ecc {
 		if !c.aggregate {
 			delete(g.ecc, c)

@@ -94,6 +94,11 @@ type Lost bool
 // Missing takes the GPU out of the inventory (true) or puts it back (false).
 type Missing bool
 
+// Bound unbinds the driver from the GPU (false), which takes it out of the
+// inventory while it stays plugged in, or binds it again (true), and tells so by
+// an event. A loading of the driver binds all.
+type Bound bool
+
 // Hang makes calls about the GPU wait until the time is over, or until their
 // context ends. 0 ends a hang.
 type Hang time.Duration

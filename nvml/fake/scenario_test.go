@@ -94,6 +94,7 @@ timeline:
 - {at: 43s, gpu: 1, rowBanks: {max: 1, high: 2, partial: 3, low: 4, none: 5}}
 - {at: 44s, gpu: 1, migPending: true}
 - {at: 45s, gpu: 1, persistence: false}
+- {at: 46s, gpu: 1, bound: false}
 repeat: 1m
 `))
 	if err != nil {
@@ -158,6 +159,7 @@ repeat: 1m
 		{At: 43 * time.Second, GPU: 1, Do: fake.RowBanks{Max: 1, High: 2, Partial: 3, Low: 4, None: 5}},
 		{At: 44 * time.Second, GPU: 1, Do: fake.MIGPending(true)},
 		{At: 45 * time.Second, GPU: 1, Do: fake.Persistence(false)},
+		{At: 46 * time.Second, GPU: 1, Do: fake.Bound(false)},
 	}
 	if diff := cmp.Diff(want, got.Timeline); diff != "" {
 		t.Errorf("timeline (-want +got):\n%s", diff)
@@ -262,11 +264,11 @@ func TestFaultyScenarioIsToldWhereAndWhy(t *testing.T) {
 		{"time without unit", two + "timeline: [{at: 5, gpu: 0, xid: 79}]", `x.yaml: timeline[0].at: 5: expected a duration such as 5s`},
 		{
 			"two actions", two + "timeline: [{at: 5s, gpu: 0, xid: 79, lost: true}]",
-			`x.yaml: timeline[0]: {at, gpu, lost, xid}: expected at and exactly one of xid, event, lost, missing, hang, fail, set, ramp, recovery, ecc, remapPending, remapFailed, rowsRemapped, mig, processes, fields, metrics, throttle, performanceState, pcie, pcieMax, pcieErrors, nvlink, fabric, eccMode, sram, rowBanks, retiredPages, migPending, persistence, kernel, reload, driver, init, latency or library`,
+			`x.yaml: timeline[0]: {at, gpu, lost, xid}: expected at and exactly one of xid, event, lost, missing, bound, hang, fail, set, ramp, recovery, ecc, remapPending, remapFailed, rowsRemapped, mig, processes, fields, metrics, throttle, performanceState, pcie, pcieMax, pcieErrors, nvlink, fabric, eccMode, sram, rowBanks, retiredPages, migPending, persistence, kernel, reload, driver, init, latency or library`,
 		},
 		{
 			"no action", two + "timeline: [{at: 5s, gpu: 0}]",
-			`x.yaml: timeline[0]: {at, gpu}: expected at and exactly one of xid, event, lost, missing, hang, fail, set, ramp, recovery, ecc, remapPending, remapFailed, rowsRemapped, mig, processes, fields, metrics, throttle, performanceState, pcie, pcieMax, pcieErrors, nvlink, fabric, eccMode, sram, rowBanks, retiredPages, migPending, persistence, kernel, reload, driver, init, latency or library`,
+			`x.yaml: timeline[0]: {at, gpu}: expected at and exactly one of xid, event, lost, missing, bound, hang, fail, set, ramp, recovery, ecc, remapPending, remapFailed, rowsRemapped, mig, processes, fields, metrics, throttle, performanceState, pcie, pcieMax, pcieErrors, nvlink, fabric, eccMode, sram, rowBanks, retiredPages, migPending, persistence, kernel, reload, driver, init, latency or library`,
 		},
 		{"a key of another action", two + "timeline: [{at: 5s, gpu: 0, lost: true, pid: 4}]", `x.yaml: timeline[0].pid: unknown key: expected one of at, gpu or lost`},
 		{"lost as text", two + `timeline: [{at: 5s, gpu: 0, lost: "true"}]`, `x.yaml: timeline[0].lost: "true": expected true or false`},

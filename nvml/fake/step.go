@@ -23,6 +23,7 @@ func actionForms() []actionForm {
 		{"event", true, []string{"gpuInstance", "computeInstance"}, decodeEvent},
 		{"lost", true, nil, func(n, _ node, _ GPU) Action { return Lost(n.boolean()) }},
 		{"missing", true, nil, func(n, _ node, _ GPU) Action { return Missing(n.boolean()) }},
+		{"bound", true, nil, func(n, _ node, _ GPU) Action { return Bound(n.boolean()) }},
 		{"hang", true, []string{"uninterruptible"}, decodeHang},
 		{"fail", true, []string{"for"}, func(n, step node, _ GPU) Action { return decodeFail(n, step) }},
 		{"set", true, nil, func(n, _ node, g GPU) Action { return Set(decodeValues(n, g)) }},

@@ -35,8 +35,17 @@ func (d *Driver) close(s *stream) {
 	delete(d.streams, s)
 }
 
+// tell tells an event of a GPU, since CUDA 13.4 in the structured form too.
 func (d *Driver) tell(e nvml.Event) {
 	d.report(Told{Event: e})
+	d.emit(e)
+	if d.tellsOperational() {
+		d.emit(operational(e, d.stamp()))
+	}
+}
+
+// emit gives an event to who listens.
+func (d *Driver) emit(e nvml.Event) {
 	for s := range d.streams {
 		if len(s.queue) == streamLength {
 			d.breakStream(s, errors.New("listener fell behind"))
@@ -113,7 +122,7 @@ func (d *Driver) load() {
 // reportAll reports something of each GPU that is there.
 func (d *Driver) reportAll(told func(nvml.Event) Told) {
 	for _, g := range d.gpus {
-		if !g.missing {
+		if g.listed() {
 			d.report(told(nvml.Event{PCI: g.PCI, UUID: g.UUID, Time: time.Now()}))
 		}
 	}

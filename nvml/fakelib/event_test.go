@@ -36,7 +36,9 @@ func TestOldDriversTellFewerEvents(t *testing.T) {
 }
 
 func TestEventsAreToldInTheStructuredFormToo(t *testing.T) {
-	m := start(t, two)
+	old := start(t, two).probe(t)
+	old.want("init", "0", "index 0", "0", "set", "0", "operational 0 30", "3")
+	m := start(t, `driver: {cuda: "13.4"}`+"\n"+two)
 	p := m.probe(t)
 	p.want("init", "0", "index 0", "0", "set", "0", "register 0x8", "0", "operational 0 30", "0")
 	m.apply(t, "gpu: 0, event: single-bit-ecc", "gpu: 0, xid: 13", "gpu: 0, event: fatal-poison")

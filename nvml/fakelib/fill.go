@@ -39,7 +39,7 @@ func cuda(version string) uint32 {
 }
 
 func fillGPU(p *gpu, g *fake.GPUState, s fake.State) {
-	p.Present, p.Lost = flag[uint32](!g.Missing), flag[uint32](g.Lost)
+	p.Present, p.Lost, p.Unbound = flag[uint32](!g.Missing && !g.Unbound), flag[uint32](g.Lost), flag[uint32](g.Unbound)
 	p.Hang, p.Failure = uint32(g.Hanging), g.Failure.Code()
 	fillIdentity(p, g)
 	fillReadings(p, g)

@@ -136,6 +136,8 @@ type gpu struct {
 	Lost    uint32 `c:"lost"`
 	Hang    uint32 `c:"hang"`
 	Failure uint32 `c:"failure"`
+	Unbound uint32 `c:"unbound"`
+	Spare   uint32 `c:"spare"`
 
 	PCI             [16]byte `c:"pci"`
 	UUID            [48]byte `c:"uuid"`

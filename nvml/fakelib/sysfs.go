@@ -17,7 +17,7 @@ type sysfs struct {
 
 	made    bool
 	load    int             // whose module folder is there; 0: none is
-	plugged map[string]bool // the GPUs that are there, by address
+	plugged map[string]bool // the GPUs that are there, by address, and whether the driver has them
 }
 
 // show does nothing as long as neither the driver nor its GPUs change.
@@ -25,7 +25,7 @@ func (f *sysfs) show(s fake.State) error {
 	plugged := map[string]bool{}
 	for i := range s.GPUs {
 		if !s.GPUs[i].Missing {
-			plugged[s.GPUs[i].PCI] = true
+			plugged[s.GPUs[i].PCI] = !s.GPUs[i].Unbound
 		}
 	}
 	load := 0
@@ -99,9 +99,9 @@ func (f *sysfs) drivers(s fake.State) error {
 		link := filepath.Join(folder, s.GPUs[i].PCI)
 		_, err := os.Lstat(link)
 		switch {
-		case s.GPUs[i].Missing && err == nil:
+		case !bound(&s.GPUs[i]) && err == nil:
 			err = os.Remove(link)
-		case !s.GPUs[i].Missing && os.IsNotExist(err):
+		case bound(&s.GPUs[i]) && os.IsNotExist(err):
 			err = os.Symlink(filepath.Join("..", "..", "devices", s.GPUs[i].PCI), link)
 		case os.IsNotExist(err):
 			err = nil
@@ -112,6 +112,8 @@ func (f *sysfs) drivers(s fake.State) error {
 	}
 	return nil
 }
+
+func bound(g *fake.GPUState) bool { return !g.Missing && !g.Unbound }
 
 // write makes a folder with small files, each a line.
 func write(folder string, files map[string]string) error {

@@ -112,12 +112,12 @@ func TestBothFacesTellTheSameHealth(t *testing.T) {
 
 // list notes the places of a value that are not zero, by the names of fields.
 func list(v reflect.Value, path string, told map[string]bool) {
-	switch v.Kind() {
-	case reflect.Struct:
+	switch {
+	case v.Kind() == reflect.Struct:
 		for i := range v.NumField() {
 			list(v.Field(i), join(path, v.Type().Field(i)), told)
 		}
-	case reflect.Slice:
+	case v.Kind() == reflect.Slice:
 		for i := range v.Len() {
 			list(v.Index(i), path, told)
 		}

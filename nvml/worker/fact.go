@@ -13,13 +13,21 @@ import (
 // facts takes what may be told beside the memory errors, most of it in one call.
 func (b *batch) facts(h *nvml.Health) {
 	wanted := []field{
-		{id: binding.FI_DEV_RESET_STATUS}, {id: binding.FI_DEV_DRAIN_AND_RESET_STATUS},
-		{id: binding.FI_DEV_ECC_CURRENT}, {id: binding.FI_DEV_ECC_PENDING},
-		{id: binding.FI_DEV_RETIRED_SBE}, {id: binding.FI_DEV_RETIRED_DBE}, {id: binding.FI_DEV_RETIRED_PENDING},
-		{id: binding.FI_DEV_TEMPERATURE_SLOWDOWN_TLIMIT}, {id: binding.FI_DEV_TEMPERATURE_SHUTDOWN_TLIMIT},
-		{id: binding.FI_DEV_PCIE_REPLAY_COUNTER}, {id: binding.FI_DEV_PCIE_L0_TO_RECOVERY_COUNTER},
-		{id: binding.FI_DEV_PCIE_COUNT_CORRECTABLE_ERRORS}, {id: binding.FI_DEV_PCIE_COUNT_NON_FATAL_ERROR},
-		{id: binding.FI_DEV_PCIE_COUNT_FATAL_ERROR}, {id: binding.FI_DEV_PCIE_COUNT_UNSUPPORTED_REQ},
+		{id: binding.FI_DEV_RESET_STATUS},
+		{id: binding.FI_DEV_DRAIN_AND_RESET_STATUS},
+		{id: binding.FI_DEV_ECC_CURRENT},
+		{id: binding.FI_DEV_ECC_PENDING},
+		{id: binding.FI_DEV_RETIRED_SBE},
+		{id: binding.FI_DEV_RETIRED_DBE},
+		{id: binding.FI_DEV_RETIRED_PENDING},
+		{id: binding.FI_DEV_TEMPERATURE_SLOWDOWN_TLIMIT},
+		{id: binding.FI_DEV_TEMPERATURE_SHUTDOWN_TLIMIT},
+		{id: binding.FI_DEV_PCIE_REPLAY_COUNTER},
+		{id: binding.FI_DEV_PCIE_L0_TO_RECOVERY_COUNTER},
+		{id: binding.FI_DEV_PCIE_COUNT_CORRECTABLE_ERRORS},
+		{id: binding.FI_DEV_PCIE_COUNT_NON_FATAL_ERROR},
+		{id: binding.FI_DEV_PCIE_COUNT_FATAL_ERROR},
+		{id: binding.FI_DEV_PCIE_COUNT_UNSUPPORTED_REQ},
 	}
 	for _, t := range clockTimes {
 		wanted = append(wanted, field{id: t.field})

@@ -14,8 +14,10 @@ import (
 
 // watched are the GPUs whose events are waited for.
 type watched struct {
-	set  binding.EventSet
-	gpus map[binding.Device]identity
+	set    binding.EventSet
+	gpus   map[binding.Device]identity
+	aside  aside
+	queued []*nvml.Event // from aside
 }
 
 type identity struct{ pci, uuid string }
@@ -56,6 +58,7 @@ func (s *session) watch(pci string) error {
 		})
 		if ok {
 			s.watched.gpus[b.device] = identity{pci, uuid}
+			s.watched.aside.watch(b, uuid)
 		}
 	})
 }
@@ -73,7 +76,7 @@ func (s *session) makeSet() error {
 	if code != binding.SUCCESS {
 		return failed("nvmlEventSetCreate", code)
 	}
-	s.watched = watched{set: set, gpus: map[binding.Device]identity{}}
+	s.watched = watched{set: set, gpus: map[binding.Device]identity{}, aside: newAside(s.lib)}
 	return nil
 }
 
@@ -87,10 +90,19 @@ func (s *session) events(tell func(*nvml.Event) error) error {
 	if err := s.makeSet(); err != nil {
 		return err
 	}
+	bound := "" // the GPU that the driver was bound to last
 	for next := time.Now(); ; {
-		event, err := s.wait(time.Until(next))
+		most := time.Until(next)
+		if bound != "" {
+			most = 0
+		}
+		event, err := s.wait(most)
 		if err != nil {
 			return err
+		}
+		if event == nil && bound != "" {
+			// What the set knows of this GPU is of the time before.
+			return &callError{call: "wait for events: the driver was bound to " + bound, kind: wire.KindOther}
 		}
 		if event == nil && time.Now().Before(next) {
 			continue
@@ -101,13 +113,28 @@ func (s *session) events(tell func(*nvml.Event) error) error {
 		if err := tell(event); err != nil {
 			return err
 		}
+		if event != nil && event.Type == nvml.EventBind {
+			bound = event.PCI
+		}
 	}
 }
 
-// wait waits for one event, for some time at most; nil if none came.
+// wait waits for one event, for some time at most; nil if none came. What comes
+// aside is told before the error that ends the wait, which comes again.
 func (s *session) wait(most time.Duration) (*nvml.Event, error) {
+	if queued := s.watched.queued; len(queued) > 0 {
+		s.watched.queued = queued[1:]
+		return queued[0], nil
+	}
+	if s.watched.aside.any() {
+		most = min(most, asideEvery)
+	}
 	began := time.Now()
 	data, code := s.watched.set.Wait(uint32(max(0, most.Milliseconds())) + 1)
+	s.watched.queued = s.asideEvents()
+	if code != binding.SUCCESS && len(s.watched.queued) > 0 {
+		return s.wait(0)
+	}
 	switch code {
 	case binding.SUCCESS:
 		return s.event(data), nil

@@ -76,7 +76,8 @@ static bool wants_operational(const struct nvmlEventSet_st *set, const struct ev
 static bool any_lost(const struct nvmlEventSet_st *set)
 {
 	for (uint32_t i = 0; i < page->gpus; i++)
-		if ((set->types[i] != 0 || set->operational[i].wanted) && (LOAD(page->gpu[i].lost) || !LOAD(page->gpu[i].present)))
+		if ((set->types[i] != 0 || set->operational[i].wanted) && !LOAD(page->gpu[i].unbound) &&
+		    (LOAD(page->gpu[i].lost) || !LOAD(page->gpu[i].present)))
 			return true;
 	return false;
 }
@@ -182,11 +183,14 @@ nvmlReturn_t nvmlEventSetWait(nvmlEventSet_t set, nvmlEventData_t *data, unsigne
 	return nvmlEventSetWait_v2(set, data, ms);
 }
 
+/* nvmlEventSetRegisterGpuOperationalEvents_v1: drivers before CUDA 13.4 have no such events. */
 nvmlReturn_t nvmlEventSetRegisterGpuOperationalEvents_v1(nvmlEventSet_t set, const nvmlGpuOperationalEventConfig_v1_t *config)
 {
 	TRY(enter(GROUP_EVENTS));
 	NEED(set);
 	NEED(config);
+	if (LOAD(page->cuda) < 13040)
+		return NVML_ERROR_NOT_SUPPORTED;
 	for (uint32_t i = 0; i < page->gpus; i++) {
 		if (strncmp(config->uuid, page->gpu[i].uuid, sizeof page->gpu[i].uuid) != 0)
 			continue;

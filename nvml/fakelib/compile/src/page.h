@@ -132,10 +132,12 @@ struct gpu {
 	uint64_t sequence;
 
 	/* What befalls its calls. */
-	uint32_t present; /* 0: there is nothing at its address */
+	uint32_t present; /* 0: the driver has nothing at its address */
 	uint32_t lost;
 	uint32_t hang;
 	uint32_t failure; /* what NVML answers to every call, 0 for none */
+	uint32_t unbound; /* it is not present because the driver was unbound from it */
+	uint32_t spare;
 
 	char pci[16]; /* 0000:3b:00.0 */
 	char uuid[48];
