@@ -111,7 +111,9 @@ type Client struct {
 	load   string          // of the last list
 	listed []string        // addresses of the last list, in PCI order
 
-	listening int // event streams
+	listening int  // event streams
+	deaf      bool // it is in the log that no events are heard
+	breaks    ration
 	counts    Stats
 }
 

@@ -3,6 +3,7 @@ package client
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"time"
 
@@ -25,7 +26,32 @@ func (c *Client) Events(ctx context.Context, emit func(nvml.Event)) error {
 	if ctx.Err() != nil {
 		return nil
 	}
+	c.deafen(err)
 	return fmt.Errorf("wait for events: %w", err)
+}
+
+// deafen tells once that no events are heard any more. That there is no driver
+// says so too.
+func (c *Client) deafen(cause error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.deaf || c.closed || errors.Is(cause, nvml.ErrNoDriver) {
+		return
+	}
+	more, ok := c.breaks.take()
+	if c.deaf = ok; ok {
+		c.log.Warn("driver events are not heard", untold(more), zap.Error(cause))
+	}
+}
+
+// hear takes down that a worker listens, and tells it if the contrary was told.
+func (c *Client) hear() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.deaf {
+		c.deaf = false
+		c.log.Info("driver events are heard again")
+	}
 }
 
 // listener is who takes the events of workers.
@@ -59,6 +85,7 @@ func (c *Client) events(ctx context.Context, l *listener, emit func(nvml.Event))
 	var beats int         // heartbeats of it since
 	var next chan outcome // of a move to another worker
 	var tried time.Time   // when that began last
+	var failed string     // why the last one failed; empty: it did not
 	ctx, cancel := context.WithCancel(ctx)
 	defer func() {
 		cancel()
@@ -100,10 +127,13 @@ func (c *Client) events(ctx context.Context, l *listener, emit func(nvml.Event))
 		case o := <-next:
 			next = nil
 			if o.err != nil {
-				c.log.Warn("some GPUs are not watched for events", zap.Error(o.err))
+				if text := o.err.Error(); text != failed {
+					failed = text
+					c.log.Warn("some GPUs are not watched for events", zap.Error(o.err))
+				}
 				continue
 			}
-			from, now, beats = now, o.stream, 0
+			from, now, beats, failed = now, o.stream, 0, ""
 			silence.Reset(c.o.Silence)
 		case t := <-l.told:
 			if t.answer.Event != nil && ctx.Err() == nil {
@@ -123,6 +153,7 @@ func (c *Client) events(ctx context.Context, l *listener, emit func(nvml.Event))
 			case err != nil:
 				return err
 			default:
+				c.hear()
 				silence.Reset(c.o.Silence)
 			}
 		}
@@ -257,8 +288,7 @@ func (c *Client) hush(s *stream) error {
 	}
 	since := time.Now().Add(-c.o.Silence)
 	c.silent = &probe{worker: s.worker, since: since}
-	c.silent.err = fmt.Errorf("%w: no heartbeat since %s", nvml.ErrTimeout, since.Format(time.RFC3339))
-	c.log.Warn("driver tells no events", zap.Int("pid", s.pid()), zap.Error(c.silent.err))
+	c.silent.err = fmt.Errorf("%w: no heartbeat of worker %d since %s", nvml.ErrTimeout, s.pid(), since.Format(time.RFC3339))
 	err := c.silent.err
 	c.keep(s.worker)
 	return err

@@ -11,6 +11,9 @@ import (
 	"testing"
 	"time"
 
+	"go.uber.org/zap"
+	"go.uber.org/zap/zaptest/observer"
+
 	"gpuvet.dev/nvml"
 	"gpuvet.dev/nvml/client"
 )
@@ -121,7 +124,7 @@ func TestStreamBreaksWithTheCause(t *testing.T) {
 		"a GPU is lost":        {"fail-events", "lost", 0, "GPU is lost"},
 		"the driver is gone":   {"fail-events", "renewed", 0, "unloaded"},
 		"nonsense":             {"tell", "Segmentation fault\n", 0, "no answer"},
-		"no heartbeat":         {"quiet", "", 500 * time.Millisecond, "no heartbeat since"},
+		"no heartbeat":         {"quiet", "", 500 * time.Millisecond, "no heartbeat of worker"},
 		"another driver there": {"load", "570.195.03@2", 0, "unloaded"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -136,6 +139,28 @@ func TestStreamBreaksWithTheCause(t *testing.T) {
 			}
 		})
 	}
+}
+
+func TestStreamThatBreaksIsInTheLogOnceAndThatItIsBack(t *testing.T) {
+	s := newScript(t, 1)
+	var logs *observer.ObservedLogs
+	c := newClient(t, s, func(o *client.Options) { logs = observed(o, zap.InfoLevel) })
+	s.put(t, "no-driver", "fail", "open")
+	if err := listen(t, c).end(t); !errors.Is(err, nvml.ErrNoDriver) {
+		t.Fatal(err)
+	}
+	s.take(t, "fail", "open")
+	s.put(t, "lost", "fail", "events")
+	for range 3 {
+		if err := listen(t, c).end(t); !errors.Is(err, nvml.ErrLost) {
+			t.Fatal(err)
+		}
+	}
+	s.take(t, "fail", "events")
+	listen(t, c)
+	eventually(t, "the worker to wait", s.listening(t, 4))
+	eventually(t, "the stream to be up", func() bool { return len(messages(logs)) > 1 })
+	want(t, "log", []string{"driver events are not heard", "driver events are heard again"}, messages(logs))
 }
 
 func TestSilentStreamIsNotFollowedByAnother(t *testing.T) {

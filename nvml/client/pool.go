@@ -265,10 +265,6 @@ func (c *Client) blame(w *worker, q *call, message string, cause error) {
 	}
 	h.fail(cause)
 	if more, ok := c.wrongs.take(); ok {
-		untold := zap.Skip()
-		if more > 0 {
-			untold = zap.Int("more", more)
-		}
-		c.log.Warn(message, zap.Int("pid", w.pid()), zap.String("gpu", gpu), untold, zap.Error(cause))
+		c.log.Warn(message, zap.Int("pid", w.pid()), zap.String("gpu", gpu), untold(more), zap.Error(cause))
 	}
 }

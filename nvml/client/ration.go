@@ -1,6 +1,10 @@
 package client
 
-import "time"
+import (
+	"time"
+
+	"go.uber.org/zap"
+)
 
 // ration lets the first few of many alike be told, then one a minute.
 type ration struct {
@@ -26,4 +30,12 @@ func (r *ration) take() (more int, ok bool) {
 	r.full = r.full.Add(rationGap)
 	more, r.untold = r.untold, 0
 	return more, true
+}
+
+// untold is how a log line says that there were more.
+func untold(more int) zap.Field {
+	if more == 0 {
+		return zap.Skip()
+	}
+	return zap.Int("more", more)
 }
