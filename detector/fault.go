@@ -24,7 +24,13 @@ func (f *folding) xid() {
 	if news > 0 {
 		f.countXid(g, news)
 	}
-	verdict := f.policy.Xid(e.Xid, f.next.Driver.Major())
+	major := f.next.Driver.Major()
+	if e.Xid.NVLink != nil {
+		if _, ok := e.Xid.NVLink.Decode(e.Xid.Code, major); !ok {
+			f.next.Counters.Undecoded++
+		}
+	}
+	verdict := f.policy.Xid(e.Xid, major)
 	if e.Xid.Action != nil {
 		// Xid 154 is the driver's own word, and overrides the catalogue.
 		f.recovery(g, e.Xid.Action.To)
@@ -146,23 +152,6 @@ func (f *folding) detail(g *GPU, reason Reason) {
 	g.Conditions[i].Message = f.event.Xid.Text
 }
 
-// kernelFault folds a fault that the kernel log or NVML tells without an Xid.
-func (f *folding) kernelFault() {
-	e := &f.event
-	g := f.at()
-	if g == nil {
-		return
-	}
-	verdict := f.policy.Kernel(*e, f.next.Driver.Major())
-	cause := map[Kind]string{KindGPULost: "fallen off the bus", KindInit: "driver could not initialise it"}[e.Kind]
-	fact := e.Source == SourceState
-	if fact {
-		cause = "NVML reports it lost"
-		g.Fresh = false
-	}
-	f.raise(g.PCI, verdict, cause, e.Fields["text"], fact)
-}
-
 // raise begins a fault, or adds a sign to one under way. With fact, the fault
 // stands as long as its source says so; otherwise it ends by evidence.
 func (f *folding) raise(pci string, v Verdict, cause, message string, fact bool) {
@@ -209,7 +198,7 @@ func (f *folding) raise(pci string, v Verdict, cause, message string, fact bool)
 	}
 	*conditions = list
 	if c.Visible() && (c.Count == 1 || before != c.Effect) {
-		f.tell(pci, *c, Raised, cause, e.Time)
+		f.tell(pci, *c, Raised, because(cause, why(e.Xid, f.next.Driver.Major())), e.Time)
 	}
 }
 
@@ -217,7 +206,7 @@ func (f *folding) begin(v Verdict, row Row, cause, message string) Condition {
 	e := &f.event
 	c := Condition{
 		Reason: v.Reason, Class: v.Class, Scope: row.Scope, Effect: v.Effect, Action: v.Action, Taint: row.Taint,
-		Cause: cause, Since: e.Time, Last: e.Time, Message: message, Incident: e.ID,
+		Cause: cause, Why: why(e.Xid, f.next.Driver.Major()), Since: e.Time, Last: e.Time, Message: message, Incident: e.ID,
 	}
 	if row.Clear == ClearQuiet {
 		c.Quiet = row.Quiet
@@ -230,6 +219,14 @@ func (f *folding) begin(v Verdict, row Row, cause, message string) Condition {
 		c.Held = &until
 	}
 	return c
+}
+
+// because is a cause with what has decided about it.
+func because(cause, why string) string {
+	if why == "" {
+		return cause
+	}
+	return cause + ": " + why
 }
 
 // place is the list of faults at an address, or the node's.

@@ -115,7 +115,10 @@ func (f *folding) apply() {
 			f.raise("", f.policy.SXid(e.SXid), fmt.Sprintf("SXid %d", e.SXid.Code), e.SXid.Text, false)
 		}
 	case KindGPULost, KindInit:
+		f.byMinor()
 		f.kernelFault()
+	case KindPCIe:
+		f.busError()
 	case KindLogGap:
 		lost, _ := strconv.ParseUint(e.Fields["lost"], 10, 64)
 		f.next.Counters.Gaps++
@@ -143,11 +146,13 @@ func (f *folding) apply() {
 		f.resume()
 	case KindPauseRefused:
 		f.refuse()
+	case KindHandled:
+		f.requestHandled()
 	case KindClear:
 		f.clearByHand()
 	case KindTaintIntended, KindTaintApplied, KindTaintRemoved:
 		f.taint()
-	case KindPCIe, KindHang, KindLink, KindRecovery, KindDriverEvent:
+	case KindHang, KindLink, KindRecovery, KindSoftware, KindDriverEvent:
 		// Counted and kept; they decide nothing by themselves. Some are a sign.
 	}
 }

@@ -117,6 +117,7 @@ type Condition struct {
 	Taint  TaintKey `json:"taint,omitempty"`
 	// Cause is the first sign in words: "Xid 79", "recovery action gpu-reset".
 	Cause string        `json:"cause"`
+	Why   string        `json:"why,omitempty"` // what has decided, where Cause alone does not say
 	Since time.Time     `json:"since"`
 	Last  time.Time     `json:"last"` // newest sign
 	Mono  time.Duration `json:"mono"` // newest sign, since boot
@@ -151,6 +152,9 @@ type Counters struct {
 	Lost   uint64            `json:"lost,omitempty"`   // kernel-log records
 	// Late counts signs that came after the evidence that ended their fault.
 	Late uint64 `json:"late,omitempty"`
+	// Undecoded counts the reports of Xids 144 to 150 that no rule of the catalogue
+	// fits: the line's own word has decided about them.
+	Undecoded uint64 `json:"undecoded,omitempty"`
 }
 
 // Applied is what we have done to the cluster, and may undo.

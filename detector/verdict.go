@@ -1,6 +1,10 @@
 package detector
 
-import "gpuvet.dev/detector/xid"
+import (
+	"strings"
+
+	"gpuvet.dev/detector/xid"
+)
 
 // verdict reads a row of the catalogue. The buckets are NVIDIA's; a "?" marks
 // one that its workbook leaves blank and its trigger column suggests.
@@ -119,14 +123,45 @@ const firstNVLink5, lastNVLink5 = 144, 150
 func decodeNVLink(v Verdict, r *Report, driverMajor int) Verdict {
 	d, ok := r.NVLink.Decode(r.Code, driverMajor)
 	switch {
+	case d.PeerSide:
+		// Whatever the line's own word: the fault is at the other end.
+		return Verdict{Reason: LinkWarning, Class: Link, Action: warned(d)}
 	case ok && d.Bucket == "RESET_GPU", !ok && r.NVLink.Fatal:
 		return v
 	case ok && d.Bucket == "IGNORE":
 		return Verdict{Class: Link, Action: ActNone}
-	case ok:
-		return Verdict{Reason: LinkWarning, Class: Link, Action: ActRestartApp}
+	case d.FollowsXid154():
+		return Verdict{Reason: LinkWarning, Class: Link, Action: warned(d)}
 	default:
 		return Verdict{Reason: LinkWarning, Class: Link, Action: ActWatch}
+	}
+}
+
+// warned is what to do about an NVLink5 report that does not fence: where Xid 154
+// is to say, and says nothing, the application is to be restarted.
+func warned(d xid.Decoding) Action {
+	if d.FollowsXid154() {
+		return ActRestartApp
+	}
+	return ActWatch
+}
+
+// why says what has decided about a report where that is not its code alone;
+// empty otherwise.
+func why(r *Report, driverMajor int) string {
+	if r == nil || r.NVLink == nil {
+		return ""
+	}
+	d, _ := r.NVLink.Decode(r.Code, driverMajor)
+	switch {
+	case d.PeerSide:
+		return "the fault is at the other end of the link"
+	case d.Undecoded:
+		return "no rule fits, and the line says " + d.Severity
+	case d.FollowsXid154():
+		return "Xid 154 decides"
+	default:
+		return ""
 	}
 }
 
@@ -175,7 +210,7 @@ func (p *Policy) Kernel(e Event, driverMajor int) Verdict {
 	case KindInit:
 		return Verdict{Reason: DriverFault, Class: Driver, Effect: NoSchedule, Action: ActResetGPU}
 	case KindPCIe:
-		return Verdict{Class: Hardware, Action: ActWatch}
+		return pcie(e)
 	case KindLink:
 		return Verdict{Class: Link, Action: ActWatch}
 	case KindHang, KindRecovery:
@@ -183,4 +218,32 @@ func (p *Policy) Kernel(e Event, driverMajor int) Verdict {
 	default:
 		return Verdict{Class: Information, Action: ActNone}
 	}
+}
+
+// pcie is the verdict on an error of the PCIe bus. A slot whose link is down or
+// whose card is gone has lost the GPU. After a fatal error the kernel resets the
+// link and brings the device back if it can (Documentation/PCI/pcieaer-howto.rst):
+// it is a warning until NVML or an Xid says more. The others lost at most one
+// transaction.
+func pcie(e Event) Verdict {
+	switch {
+	case e.Fields["severity"] != "Fatal":
+		return Verdict{Class: Hardware, Action: ActWatch}
+	case slotLost(e.Fields["text"]):
+		return Verdict{Reason: GPULost, Class: Hardware, Effect: NoSchedule, Action: ActRebootNode}
+	default:
+		return Verdict{Reason: HardwareWarning, Class: Hardware, Action: ActWatch}
+	}
+}
+
+// slotLost reports whether a fatal error is told by a hot-plug slot, in the words
+// of the kernel's pciehp: "Slot(3): Link Down", "Card not present on Slot(3)".
+func slotLost(text string) bool {
+	text = strings.TrimPrefix(text, "pciehp: ")
+	for _, start := range []string{"Slot(", "slot(", "Card not present on Slot("} {
+		if strings.HasPrefix(text, start) {
+			return true
+		}
+	}
+	return false
 }

@@ -56,6 +56,7 @@ func (p *page) counters(c detector.Counters) {
 	}
 	p.put(logGaps, float64(c.Gaps))
 	p.put(logLost, float64(c.Lost))
+	p.put(undecoded, float64(c.Undecoded))
 }
 
 func (p *page) workers(w Workers) {

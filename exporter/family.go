@@ -45,6 +45,7 @@ const (
 	logSpoofed
 	logGaps
 	logLost
+	undecoded
 	acceptingUserLines
 	snapshotSequence
 	snapshotTime
@@ -235,6 +236,10 @@ var table = [families]row{
 	logLost: {
 		name: "gpuvet_kernel_log_lost_records_total", counter: true,
 		help: "Records of the kernel log overwritten before they were read, since the node was booted.",
+	},
+	undecoded: {
+		name: "gpuvet_xid_undecoded_total", counter: true,
+		help: "Reports of Xids 144 to 150, since the node was booted, that no rule of NVIDIA's catalogue fits. The line's own word has decided about them.",
 	},
 	acceptingUserLines: {
 		name: "gpuvet_accepting_user_kernel_lines",
