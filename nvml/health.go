@@ -111,8 +111,8 @@ const (
 // comes, zero or below.
 type Thermal struct {
 	Margin         Maybe[float64] `json:"margin,omitzero"`         // to the highest operating temperature; GetMarginTemperature, 570
-	SlowdownMargin Maybe[float64] `json:"slowdownMargin,omitzero"` // field 194
-	ShutdownMargin Maybe[float64] `json:"shutdownMargin,omitzero"` // field 193
+	SlowdownMargin Maybe[float64] `json:"slowdownMargin,omitzero"` // field 194, 535
+	ShutdownMargin Maybe[float64] `json:"shutdownMargin,omitzero"` // field 193, 535
 
 	Slowdown Maybe[float64] `json:"slowdown,omitzero"` // GetTemperatureThreshold
 	Shutdown Maybe[float64] `json:"shutdown,omitzero"`
@@ -124,13 +124,13 @@ type Thermal struct {
 type PCIe struct {
 	Generation       Maybe[int] `json:"generation,omitzero"`
 	GenerationMax    Maybe[int] `json:"generationMax,omitzero"`    // of GPU and slot together
-	GenerationMaxGPU Maybe[int] `json:"generationMaxGPU,omitzero"` // of the GPU alone; 515
+	GenerationMaxGPU Maybe[int] `json:"generationMaxGPU,omitzero"` // of the GPU alone; 525
 	Width            Maybe[int] `json:"width,omitzero"`            // lanes
 	WidthMax         Maybe[int] `json:"widthMax,omitzero"`         // of GPU and slot together
 
 	Replays             Maybe[uint64] `json:"replays,omitzero"`             // field 94
-	Recoveries          Maybe[uint64] `json:"recoveries,omitzero"`          // of the link, from L0; field 169
-	CorrectableErrors   Maybe[uint64] `json:"correctableErrors,omitzero"`   // field 173
+	Recoveries          Maybe[uint64] `json:"recoveries,omitzero"`          // of the link, from L0; field 169, 525
+	CorrectableErrors   Maybe[uint64] `json:"correctableErrors,omitzero"`   // field 173, 535, as those below
 	NonFatalErrors      Maybe[uint64] `json:"nonFatalErrors,omitzero"`      // field 179
 	FatalErrors         Maybe[uint64] `json:"fatalErrors,omitzero"`         // field 180
 	UnsupportedRequests Maybe[uint64] `json:"unsupportedRequests,omitzero"` // field 181
@@ -141,9 +141,9 @@ type PCIe struct {
 type NVLink struct {
 	Number int         `json:"link"`
 	State  NVLinkState `json:"state,omitempty"`  // field 165; empty if the driver could not say
-	Remote string      `json:"remote,omitempty"` // what is at the other end: gpu, switch, npu; GetNvLinkRemoteDeviceType, 470
+	Remote string      `json:"remote,omitempty"` // what is at the other end: gpu, switch, npu; GetNvLinkRemoteDeviceType, 510
 
-	// Before NVLink 5. By link since 525; before, and data CRC always, of the first
+	// Before NVLink 5. By link since 520; before, and data CRC always, of the first
 	// twelve links alone.
 	Replays       Maybe[uint64] `json:"replays,omitzero"`       // field 161
 	Recoveries    Maybe[uint64] `json:"recoveries,omitzero"`    // field 162

@@ -2,7 +2,6 @@ package client
 
 import (
 	"bufio"
-	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -11,7 +10,6 @@ import (
 	"os/exec"
 	"slices"
 	"strings"
-	"sync"
 	"syscall"
 	"time"
 
@@ -28,7 +26,7 @@ type process struct {
 	in     *os.File
 	raw    syscall.RawConn // of in
 	out    *os.File
-	stderr tail
+	stderr lastWords
 }
 
 // launch starts a process. A program that is not there is [nvml.ErrNoDriver].
@@ -140,38 +138,4 @@ func (p *process) wait() error {
 		how += ": " + said
 	}
 	return errors.New(how)
-}
-
-// tail keeps the end of what is written to it.
-type tail struct {
-	mu  sync.Mutex // guards all below
-	buf []byte
-	cut bool
-}
-
-const tailLength = 4 << 10
-
-// Write implements [io.Writer].
-func (t *tail) Write(b []byte) (int, error) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.buf = append(t.buf, b...)
-	if n := len(t.buf) - tailLength; n > 0 {
-		t.buf, t.cut = append([]byte(nil), t.buf[n:]...), true
-	}
-	return len(b), nil
-}
-
-// String gives the whole lines that are kept, as one.
-func (t *tail) String() string {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	kept := t.buf
-	if t.cut {
-		if _, rest, ok := bytes.Cut(kept, []byte("\n")); ok {
-			kept = rest
-		}
-	}
-	lines := strings.FieldsFunc(strings.ToValidUTF8(string(kept), "?"), func(r rune) bool { return r == '\n' || r == '\r' })
-	return strings.Join(lines, "; ")
 }

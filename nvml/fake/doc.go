@@ -23,7 +23,7 @@
 //
 //	driver:
 //	  version: "570.195.03"
-//	  cuda: "12.8"
+//	  cuda: "12.8"                        # since 13.4 events have a structured form too
 //	  absent: true                        # not loaded at the start
 //	  library: "575.57.08"                # * version of the library on the disk
 //	  absence: sentinel                   # * what is absent is told as all ones or NaN
@@ -81,7 +81,8 @@
 //	migPending: true                       the MIG mode that comes with the next loading
 //	persistence: false
 //
-// and, without a GPU:
+// What may be unhealthy about a fabric are the values of [nvml.FabricCondition].
+// Without a GPU:
 //
 //	kernel: "NVRM: …"  a line in the kernel log
 //	reload: driver     with version and cuda: another one

@@ -29,6 +29,25 @@ func BenchmarkRoundTrip(b *testing.B) {
 	}
 }
 
+// Health is the longest answer: it has each NVLink, with the counters of its
+// generation.
+func BenchmarkHealth(b *testing.B) {
+	for _, profile := range []string{"l40s", "a100", "h100", "b200"} {
+		b.Run(profile, func(b *testing.B) {
+			s, err := fake.Node(profile, 1)
+			if err != nil {
+				b.Fatal(err)
+			}
+			m := running(b, s)
+			c := opened(b, m)
+			b.ReportAllocs()
+			for b.Loop() {
+				c.ask(wire.AskHealth, m.addresses[0])
+			}
+		})
+	}
+}
+
 // From an error in the script to the event on the pipe.
 func BenchmarkEvent(b *testing.B) {
 	m := running(b, node(b, 1))

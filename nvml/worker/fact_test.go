@@ -66,7 +66,7 @@ func TestFactsThatAreSentinelsAreAbsent(t *testing.T) {
 	}
 }
 
-// Drivers before 525 count the errors of the first twelve links alone.
+// Drivers before 520 count the errors of the first twelve links alone.
 func TestOldLibraryTellsWhatItKnowsOfHealth(t *testing.T) {
 	m := runningOver(t, node(t, 1), libraries.old(t),
 		fake.Step{Do: fake.NVLink{Number: 7, State: "inactive", Replays: 3, Recoveries: 4, CRCErrors: 5, CRCDataErrors: 6}})

@@ -48,6 +48,8 @@ func TestValuesAreThoseOfTheDriver(t *testing.T) {
 		if !readings.Energy.OK || !readings.Time.After(state.Time) {
 			t.Errorf("energy of %s is %v, its time %s", pci, readings.Energy, readings.Time)
 		}
+	}
+	for i, pci := range m.addresses {
 		health := *c.ask(wire.AskHealth, pci).Health
 		order := cmpopts.SortSlices(func(a, b nvml.ECCCount) bool { return a.Location < b.Location })
 		if diff := cmp.Diff(state.GPUs[i].Health, health, cmpopts.IgnoreFields(nvml.Health{}, "Time"), order); diff != "" {
