@@ -4,6 +4,7 @@ import (
 	"errors"
 	"os"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -208,6 +209,62 @@ func TestRenewedDriverIsAskedOnceMore(t *testing.T) {
 	}
 	s.take(t, "fail", "readings", pciOf(0))
 	mustRead(t, c, 0)
+}
+
+// A worker that was stuck while the driver was loaded anew comes back last.
+func TestLateAnswerOfAnEarlierLoadingReplacesNobody(t *testing.T) {
+	s := newScript(t, 2)
+	var logs *observer.ObservedLogs
+	c := newClient(t, s, func(o *client.Options) {
+		logs = observed(o, zap.InfoLevel)
+		o.Deadline = 300 * time.Millisecond
+	})
+	if _, err := c.Inventory(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	s.put(t, "", "hang", "readings", pciOf(0))
+	if _, err := c.Readings(t.Context(), pciOf(0)); !errors.Is(err, nvml.ErrTimeout) {
+		t.Fatal(err)
+	}
+	s.put(t, "570.195.03@2", "load")
+	if _, err := c.Inventory(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	s.put(t, "renewed once", "fail", "readings", pciOf(0))
+	s.take(t, "hang", "readings", pciOf(0))
+	eventually(t, "the stuck worker to come back and be ended", func() bool { return s.alive(t) == 1 && len(c.Stats().Stuck) == 0 })
+	mustRead(t, c, 0)
+	mustRead(t, c, 1)
+	want(t, "workers", uint64(2), c.Stats().Started)
+	want(t, "log", []string{"GPU does not answer", "GPU may be asked again"}, messages(logs))
+}
+
+// Those that are at work when the driver goes each say so, one after the other.
+func TestReloadIsToldOnce(t *testing.T) {
+	s := newScript(t, 2)
+	var logs *observer.ObservedLogs
+	c := newClient(t, s, func(o *client.Options) {
+		logs = observed(o, zap.InfoLevel)
+		o.Deadline, o.Patience = 20*time.Second, 20*time.Millisecond
+	})
+	if _, err := c.Inventory(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	s.put(t, "", "hang", "readings", pciOf(0))
+	var out sync.WaitGroup
+	out.Go(func() {
+		if _, err := c.Readings(t.Context(), pciOf(0)); err != nil {
+			t.Error(err)
+		}
+	})
+	eventually(t, "the call to be out", func() bool { return slices.Contains(s.asked(t), "readings "+pciOf(0)) })
+	s.put(t, "renewed once", "fail", "readings", pciOf(1))
+	mustRead(t, c, 1) // by a third worker, after the second
+	s.put(t, "renewed once", "fail", "readings", pciOf(0))
+	s.take(t, "hang", "readings", pciOf(0))
+	out.Wait()
+	want(t, "workers", uint64(3), c.Stats().Started)
+	want(t, "log", []string{"driver was taken away, or loaded anew; workers are replaced"}, messages(logs))
 }
 
 func TestErrorsOfOneGPUAreItsOwn(t *testing.T) {

@@ -208,7 +208,9 @@ func (c *Client) heed(w *worker, line []byte) error {
 		}
 	}
 	renewed := a.Error != nil && a.Error.Kind == wire.KindRenewed && q.Ask != wire.AskOpen
-	if renewed {
+	// One that was asked under an earlier loading tells nothing of this one: those
+	// that were asked meanwhile know.
+	if renewed && !late && !w.doomed {
 		c.renew()
 	}
 	if renewed && !late && !q.retried && q.to == nil {
