@@ -1,7 +1,7 @@
 package detector
 
 import (
-	"fmt"
+	"cmp"
 	"slices"
 )
 
@@ -105,13 +105,11 @@ func (f *folding) outlived(c Condition) bool {
 
 // clearByHand ends the faults of one GPU, or those of the node, that a person
 // names. What is a fact stays one until its source says otherwise, except where
-// only a person can say that it does not matter any more.
+// only a person can say that it does not matter any more. A GPU that is gone has
+// no source left, and is forgotten with its last fault.
 func (f *folding) clearByHand() {
 	e := &f.event
-	why := "by hand"
-	if author := e.Fields["author"]; author != "" {
-		why = fmt.Sprintf("by hand (%s)", author)
-	}
+	why := whose(cmp.Or(e.Fields["by"], ByHand), e.Fields["author"])
 	named := func(c Condition) bool { return e.Fields["reason"] == "" || Reason(e.Fields["reason"]) == c.Reason }
 	if e.GPU.PCI == "" {
 		f.next.Node = f.without(nil, f.next.Node, func(c Condition) bool { return named(c) && c.Fact == "" }, why)
@@ -122,6 +120,13 @@ func (f *folding) clearByHand() {
 		return
 	}
 	g := f.own(i)
+	if f.gone(g) {
+		g.Conditions = f.without(g, g.Conditions, named, why)
+		if len(g.Conditions) == 0 {
+			f.next.GPUs = slices.Delete(f.next.GPUs, i, i+1)
+		}
+		return
+	}
 	g.Conditions = slices.Clone(g.Conditions)
 	for i := range g.Conditions {
 		c := &g.Conditions[i]
@@ -140,6 +145,13 @@ func (f *folding) clearByHand() {
 		}
 	}
 	g.Conditions = f.without(g, g.Conditions, func(c Condition) bool { return named(c) && c.Fact == "" }, why)
+}
+
+// gone reports whether the driver, which is there, does not list the GPU: not any
+// more, or not since the boot.
+func (f *folding) gone(g *GPU) bool {
+	d := f.next.Driver
+	return d.Asked && d.Missing == "" && !d.Stuck && (g.Missing || g.Index == nil)
 }
 
 // without ends the faults that over names; g is nil for those of the node.

@@ -103,10 +103,13 @@ const (
 	KindDriverStuck   Kind = "DriverStuck"   // it answers no question, whichever GPU that is about; Fields: cause
 	KindDriverAnswers Kind = "DriverAnswers" // it does again
 	KindPolicy        Kind = "Policy"        // Fields: digest; Policy
-	KindClear         Kind = "Clear"         // by hand; Fields: reason (empty: all), author
+	KindClear         Kind = "Clear"         // by hand; Fields: reason (empty: all), author; by: [ByAnnotation] if so
+	KindIgnore        Kind = "Ignore"        // the reason is no condition for a while; Fields: reason, for, by, author
+	KindUnignore      Kind = "Unignore"      // it is one again; Fields: reason, by, author
 	KindPaused        Kind = "Paused"        // NVML is to be closed; Fields: for, by, author, why; value: of the annotation or label
 	KindResumed       Kind = "Resumed"       // and opened again; Fields: by, author
 	KindPauseRefused  Kind = "PauseRefused"  // the annotation cannot be used; Fields: value, cause
+	KindHandled       Kind = "Handled"       // an annotation was dealt with; Fields: by ([ByClear], [ByIgnore]), value; cause: why it changed nothing
 	KindTaintIntended Kind = "TaintIntended" // about to write the node taint; Fields: value, effect, added
 	KindTaintApplied  Kind = "TaintApplied"  // the API server accepted it
 	KindTaintRemoved  Kind = "TaintRemoved"  // ours is gone from the node
@@ -116,7 +119,7 @@ const (
 // it goes on: it cannot be read again from its source.
 func (e *Event) saved() bool {
 	switch e.Kind {
-	case KindClear, KindPaused, KindResumed, KindPauseRefused, KindTaintIntended, KindTaintApplied, KindTaintRemoved:
+	case KindClear, KindIgnore, KindUnignore, KindPaused, KindResumed, KindPauseRefused, KindHandled, KindTaintIntended, KindTaintApplied, KindTaintRemoved:
 		return true
 	default:
 		return e.Source == SourceEvents

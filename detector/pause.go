@@ -28,14 +28,20 @@ const (
 	ByUpgrade    = "driver-upgrade" // the GPU Operator's, by its label on the node
 )
 
-// Requests is what the node asks for by its annotation and its label, as far as
+// Other annotations of the node that ask for something, in [Requests].
+const (
+	ByClear  = "clear"
+	ByIgnore = "ignore"
+)
+
+// Requests is what the node asks for by its annotations and its label, as far as
 // that was dealt with.
 type Requests struct {
 	// Handled has the value that was dealt with, by who asks. The same value is
 	// not begun again before it has been another, or none.
 	Handled map[string]string `json:"handled,omitempty"`
-	// Refused says what is wrong with the annotation; empty: nothing.
-	Refused string `json:"refused,omitempty"`
+	// Refused says what is wrong with the value, by who asks.
+	Refused map[string]string `json:"refusals,omitempty"`
 }
 
 // How long a pause lasts at least and at most: one that was forgotten must not
@@ -116,18 +122,21 @@ func (f *folding) handled(by, value, refused string) {
 		return
 	}
 	r := &f.next.Requests
-	if by == ByAnnotation {
-		r.Refused = refused
-	}
-	r.Handled = maps.Clone(r.Handled)
+	r.Handled, r.Refused = noted(r.Handled, by, value), noted(r.Refused, by, refused)
+}
+
+// noted is a map with a value under a key; an empty one is none.
+func noted(was map[string]string, key, value string) map[string]string {
+	is := maps.Clone(was)
 	switch {
 	case value == "":
-		delete(r.Handled, by)
-	case r.Handled == nil:
-		r.Handled = map[string]string{by: value}
+		delete(is, key)
+	case is == nil:
+		is = map[string]string{key: value}
 	default:
-		r.Handled[by] = value
+		is[key] = value
 	}
+	return is
 }
 
 // endPause ends the pause at a time, on both clocks.

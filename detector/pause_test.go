@@ -239,11 +239,11 @@ func TestBadAnnotationChangesNothingAndIsShown(t *testing.T) {
 	s := newScript(t)
 	s.pause(10, byAnnotation)
 	s.fold(Event{Source: SourceNode, Kind: KindPauseRefused, Time: at(11), Fields: map[string]string{"value": "soon", "cause": "no duration"}})
-	if s.state.Pause == nil || view(s.state).Requests.Refused != "no duration" || s.state.Requests.Handled[ByAnnotation] != "soon" {
+	if s.state.Pause == nil || view(s.state).Requests.Refused[ByAnnotation] != "no duration" || s.state.Requests.Handled[ByAnnotation] != "soon" {
 		t.Errorf("pause %v, requests %+v", s.state.Pause, s.state.Requests)
 	}
 	s.pause(12, byAnnotation)
-	if view(s.state).Requests.Refused != "" {
+	if len(view(s.state).Requests.Refused) > 0 {
 		t.Error("a good annotation did not end the complaint")
 	}
 }

@@ -136,7 +136,7 @@ func TestPauseIsShown(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := healthyNode(1)
 		n.snapshot.Driver = detector.DriverState{} // the daemon was started during the pause
-		n.snapshot.Requests.Refused = `annotation gpuvet.dev/pause: "soon" <b>`
+		n.snapshot.Requests.Refused = map[string]string{detector.ByAnnotation: `annotation gpuvet.dev/pause: "soon" <b>`}
 		n.snapshot.Pause = &detector.Pause{Until: time.Unix(1700000000, 0), By: detector.ByHand, Why: "<script>"}
 		page := func(path string) string {
 			w := httptest.NewRecorder()
@@ -147,7 +147,7 @@ func TestPauseIsShown(t *testing.T) {
 			"/metrics": {"\ngpuvet_paused 1\n", "\ngpuvet_paused_until_timestamp_seconds 1.7e+09\n"},
 			"/": {
 				"The GPUs are not monitored: paused by hand until 2023-11-14T22:13:20Z: &lt;script&gt;",
-				"Not paused: annotation gpuvet.dev/pause: &#34;soon&#34; &lt;b&gt;",
+				"Refused: annotation gpuvet.dev/pause: &#34;soon&#34; &lt;b&gt;",
 			},
 		}
 		for path, parts := range wanted {

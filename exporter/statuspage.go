@@ -23,7 +23,7 @@ type status struct {
 	Now     time.Time
 	Driver  detector.DriverState
 	Pause   *detector.Pause
-	Refused string // what is wrong with what the node asks for
+	Refused []string // what is wrong with what the node asks for
 	Node    []detector.Condition
 	GPUs    []statusGPU
 
@@ -44,7 +44,7 @@ func (e *Exporter) statusPage(w http.ResponseWriter, _ *http.Request) {
 	now := time.Now()
 	snapshot := e.sources.Snapshot()
 	s := status{Version: e.sources.Version, Now: now.UTC().Truncate(time.Second), Driver: snapshot.Driver, Node: snapshot.Node}
-	s.Pause, s.Refused = snapshot.Pause, snapshot.Requests.Refused
+	s.Pause, s.Refused = snapshot.Pause, snapshot.Requests.Refusals()
 	s.Scripted = e.sources.Scripted
 	why := silent(e.sources.sample())
 	for _, g := range join(snapshot, e.sources.sample(), e.sources.Freshness, now) {

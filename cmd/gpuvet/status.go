@@ -125,8 +125,8 @@ func notes(r *exporter.Report) []string {
 	if s.Pause != nil {
 		note("%s; %s", s.Pause, closing(r.NVML))
 	}
-	if refused := s.Requests.Refused; refused != "" {
-		note("not paused: %s", refused)
+	for _, refused := range s.Requests.Refusals() {
+		note("refused: %s", refused)
 	}
 	for _, c := range s.Node {
 		note("node: %s (%s), %s", c.Reason, c.Cause, c.Action)

@@ -108,7 +108,7 @@ func TestBadAnnotationIsReportedOnceAndChangesNothing(t *testing.T) {
 			w.annotate(bad)
 			w.paused(detector.ByAnnotation, 10*time.Minute)
 			want := `annotation gpuvet.dev/pause: "` + bad[:min(len(bad), maxRequest)] + `": expected a duration from 1s to 24h, such as 10m`
-			if got := w.detector.Snapshot().Requests.Refused; got != want {
+			if got := w.detector.Snapshot().Requests.Refused[detector.ByAnnotation]; got != want {
 				t.Errorf("refused: %s, want %s", got, want)
 			}
 		}
@@ -123,7 +123,7 @@ func TestBadAnnotationIsReportedOnceAndChangesNothing(t *testing.T) {
 		}
 		w.annotate("")
 		w.paused("", 0)
-		if got := w.detector.Snapshot().Requests.Refused; got != "" {
+		if got := w.detector.Snapshot().Requests.Refusals(); len(got) > 0 {
 			t.Errorf("still refused: %s", got)
 		}
 	})

@@ -1,0 +1,93 @@
+package detector
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+)
+
+// How long a fault is ignored at least and at most: one that was forgotten must
+// not be hidden for ever.
+const (
+	MinIgnore = time.Minute
+	MaxIgnore = 720 * time.Hour
+)
+
+// ParseIgnore reads for how long a fault is to be ignored.
+func ParseIgnore(text string) (time.Duration, error) {
+	d, err := time.ParseDuration(text)
+	if err != nil || d < MinIgnore || d > MaxIgnore {
+		return 0, fmt.Errorf("%q: expected a duration from 1m to 720h, such as 24h", text)
+	}
+	return d, nil
+}
+
+// ParseReason reads the reason of a fault, as people name it.
+func ParseReason(text string) (Reason, error) {
+	known := knownReasons()
+	if !slices.Contains(known, text) {
+		return "", fmt.Errorf("%q is none, expected one of %s", text, strings.Join(known, ", "))
+	}
+	return Reason(text), nil
+}
+
+// knownReasons lists the reasons by name; a user's rows make no new ones.
+var knownReasons = sync.OnceValue(func() []string {
+	var names []string
+	for reason := range maps.Keys(DefaultPolicy().Reasons) {
+		names = append(names, string(reason))
+	}
+	slices.Sort(names)
+	return names
+})
+
+// NodeName is what people call the node itself where a GPU is expected.
+const NodeName = "node"
+
+// ExpectedGPU says how a GPU is named.
+const ExpectedGPU = `expected a PCI address (0000:3b:00.0), a UUID (GPU-...) or an index (0)`
+
+// Find gives the GPU that a person means, by PCI address, UUID or index, or with
+// [NodeName] the zero Device.
+func (s *Snapshot) Find(name string) (Device, error) {
+	if name == NodeName {
+		return Device{}, nil
+	}
+	for _, g := range s.GPUs {
+		index := g.Index != nil && strconv.Itoa(*g.Index) == name
+		if index || strings.EqualFold(g.PCI, name) || g.UUID != "" && strings.EqualFold(g.UUID, name) {
+			return Device{PCI: g.PCI, UUID: g.UUID}, nil
+		}
+	}
+	return Device{}, fmt.Errorf("%q is none of the GPUs of this node: %s", name, s.present())
+}
+
+// present names the GPUs that there are, as an error does.
+func (s *Snapshot) present() string {
+	switch n := len(s.GPUs); {
+	case n == 0 && !s.Ready():
+		return "they have not been looked for yet"
+	case n == 0:
+		return "it has none at present"
+	case n == 1:
+		return fmt.Sprintf("it has 1 GPU, %s; %s", s.GPUs[0].PCI, ExpectedGPU)
+	default:
+		return fmt.Sprintf("it has %d GPUs, %s to %s; %s", n, s.GPUs[0].PCI, s.GPUs[n-1].PCI, ExpectedGPU)
+	}
+}
+
+// Refusals says what is wrong with what the node asks for, in order.
+func (r Requests) Refusals() []string {
+	return slices.Sorted(maps.Values(r.Refused))
+}
+
+// requestHandled notes that a value of an annotation was dealt with: what it asks
+// for was done before, or nothing of it was, for the cause that is told.
+func (f *folding) requestHandled() {
+	e := &f.event
+	f.handled(e.Fields["by"], e.Fields["value"], e.Fields["cause"])
+}
