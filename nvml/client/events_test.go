@@ -316,7 +316,11 @@ func TestReleaseWaitsForWhatIsOutAndNamesWhatStaysOut(t *testing.T) {
 func TestCloseWaitsForNothing(t *testing.T) {
 	s := newScript(t, 2)
 	s.put(t, "", "deaf")
-	c := newClient(t, s, func(o *client.Options) { o.Deadline, o.Patience = 500*time.Millisecond, 50*time.Millisecond })
+	var logs *observer.ObservedLogs
+	c := newClient(t, s, func(o *client.Options) {
+		o.Deadline, o.Patience = 500*time.Millisecond, 50*time.Millisecond
+		logs = observed(o, zap.InfoLevel)
+	})
 	mustRead(t, c, 0)
 	s.put(t, "", "hang", "readings", pciOf(0))
 	if _, err := c.Readings(t.Context(), pciOf(0)); !errors.Is(err, nvml.ErrTimeout) {
@@ -331,6 +335,9 @@ func TestCloseWaitsForNothing(t *testing.T) {
 		t.Errorf("close took %s", took)
 	}
 	eventually(t, "all workers to be gone", func() bool { return s.alive(t) == 0 })
+	if told := logs.FilterMessageSnippet("asked again").All(); len(told) > 0 {
+		t.Errorf("log has %v", told)
+	}
 	if err := e.end(t); err == nil {
 		t.Error("the stream ended without an error")
 	}

@@ -73,13 +73,34 @@ func (c *Client) unstick(w *worker) bool {
 	}
 	for pci, g := range c.gpus {
 		if g.probe != nil && g.probe.worker == w {
-			c.log.Info("GPU may be asked again", zap.String("gpu", pci), zap.Duration("after", time.Since(g.probe.since)))
+			c.tellReturn(w, pci, g.probe.since)
 			g.probe, g.well = nil, time.Now()
 		}
 	}
 	c.judge()
 	c.signal()
 	return true
+}
+
+// tellReturn tells that a GPU may be asked again, and why: that a stuck worker is
+// gone says nothing of how the GPU is. The lock is held.
+func (c *Client) tellReturn(w *worker, pci string, since time.Time) {
+	gpu, after := zap.String("gpu", pci), zap.Duration("after", about(time.Since(since)))
+	switch {
+	case c.closed:
+	case w.how != nil:
+		c.log.Info("stuck worker is gone; GPU is asked again", gpu, after)
+	default:
+		c.log.Info("stuck worker has come back; GPU is asked again", gpu, after)
+	}
+}
+
+// about rounds a time for people.
+func about(d time.Duration) time.Duration {
+	if d < 10*time.Second {
+		return d.Round(10 * time.Millisecond)
+	}
+	return d.Round(time.Second)
 }
 
 // judge decides whether the driver as a whole is stuck; the lock is held.
@@ -90,16 +111,18 @@ func (c *Client) judge() {
 	switch {
 	case whole >= 0:
 		q := c.kept[whole].call
-		err = fmt.Errorf("%w: asked to %s at %s", nvml.ErrStuck, q.Ask, q.sent.Format(stamp))
+		err = fmt.Errorf("%w: worker %d was asked to %s at %s", nvml.ErrStuck, c.kept[whole].pid(), q.Ask, q.sent.Format(stamp))
 	case c.excess:
 		err = fmt.Errorf("%w: %d calls have not come back, and one more was given up at %s", nvml.ErrStuck, len(c.kept), time.Now().Format(stamp))
 	}
 	switch {
 	case err != nil && c.stuck == nil:
 		c.stuck, c.since = err, time.Now()
-		c.log.Warn("driver is stuck: nothing is asked", zap.Error(err))
+		c.log.Warn("nothing is asked at present", zap.Error(err))
 	case err == nil && c.stuck != nil:
-		c.log.Info("driver may be asked again", zap.Duration("after", time.Since(c.since)))
+		if !c.closed {
+			c.log.Info("driver is asked again", zap.Duration("after", about(time.Since(c.since))))
+		}
 		c.stuck, c.since = nil, time.Time{}
 	}
 }

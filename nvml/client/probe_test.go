@@ -8,7 +8,9 @@ import (
 	"testing"
 	"time"
 
+	"go.uber.org/zap"
 	"go.uber.org/zap/zaptest"
+	"go.uber.org/zap/zaptest/observer"
 
 	"gpuvet.dev/nvml"
 	"gpuvet.dev/nvml/client"
@@ -207,8 +209,10 @@ func TestFirstQuestionAboutAGPUHasTimeToInitialiseIt(t *testing.T) {
 
 func TestProbeIsKilledAfterProbationAndFollowedByAnother(t *testing.T) {
 	s := newScript(t, 2)
+	var logs *observer.ObservedLogs
 	c := newClient(t, s, func(o *client.Options) {
 		o.Deadline, o.Probation = 100*time.Millisecond, 400*time.Millisecond
+		logs = observed(o, zap.InfoLevel)
 	})
 	mustRead(t, c, 0)
 	s.put(t, "", "hang", "readings", pciOf(0))
@@ -218,6 +222,12 @@ func TestProbeIsKilledAfterProbationAndFollowedByAnother(t *testing.T) {
 	eventually(t, "the probe to be killed", func() bool { return len(c.Stats().Stuck) == 0 })
 	if s := c.Stats(); s.Killed != 1 || s.Died != 0 {
 		t.Errorf("stats %+v: want one killed, none died", s)
+	}
+	// It has not answered.
+	want(t, "log", []string{"GPU does not answer", "worker killed", "stuck worker is gone; GPU is asked again"}, messages(logs))
+	after, ok := logs.All()[2].ContextMap()["after"].(time.Duration)
+	if !ok || after < 400*time.Millisecond || after%(10*time.Millisecond) != 0 {
+		t.Errorf("after %v, want it rounded to 10 ms", logs.All()[2].ContextMap()["after"])
 	}
 	s.take(t, "hang", "readings", pciOf(0))
 	eventually(t, "the GPU to answer", func() bool {
