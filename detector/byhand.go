@@ -17,6 +17,20 @@ const (
 	MaxIgnore = 720 * time.Hour
 )
 
+// Ignored is a reason that is no condition of a GPU for a while, because somebody
+// wants it so.
+type Ignored struct {
+	Reason Reason    `json:"reason"`
+	Until  time.Time `json:"until"`
+	By     string    `json:"by"` // [ByHand] or [ByAnnotation]
+	Author string    `json:"author,omitempty"`
+}
+
+// String says what is ignored, until when and who wants it so.
+func (i Ignored) String() string {
+	return fmt.Sprintf("%s ignored %s until %s", i.Reason, whose(i.By, i.Author), i.Until.UTC().Format(time.RFC3339))
+}
+
 // ParseIgnore reads for how long a fault is to be ignored.
 func ParseIgnore(text string) (time.Duration, error) {
 	d, err := time.ParseDuration(text)

@@ -39,6 +39,7 @@ type GPUView struct {
 	Missing      bool        `json:"missing,omitempty"`
 	Recovery     int         `json:"recovery"`             // NVML field 230
 	Conditions   []Condition `json:"conditions,omitempty"` // the visible ones, worst first
+	Ignored      []Ignored   `json:"ignored,omitempty"`    // what is no condition for a while
 	Xids         []XidCount  `json:"xids,omitempty"`       // since the boot, by code
 }
 
@@ -75,7 +76,7 @@ func nextView(s, before *State, seen *Snapshot) *Snapshot {
 		v.GPUs[i] = GPUView{
 			PCI: g.PCI, UUID: g.UUID, Index: g.Index, Name: g.Name, Architecture: g.Architecture, Serial: g.Serial,
 			VBIOS: g.VBIOS, Minor: g.Minor, MemoryBytes: g.MemoryBytes, Status: g.Status(), Fresh: g.answers(),
-			Missing: g.Missing, Recovery: g.Recovery, Conditions: visible(g.Conditions), Xids: g.Xids,
+			Missing: g.Missing, Recovery: g.Recovery, Conditions: visible(g.Conditions), Ignored: g.Ignored, Xids: g.Xids,
 		}
 	}
 	return v

@@ -92,6 +92,8 @@ type GPU struct {
 	Ended map[Reason]time.Duration `json:"ended,omitempty"`
 	// Waived are facts that a person has declared over though they stand.
 	Waived []Reason `json:"waived,omitempty"`
+	// Ignored are the reasons that are no conditions for a while, by name.
+	Ignored []Ignored `json:"ignored,omitempty"`
 	// Sign is what the kernel log told of it last that explains a call which does
 	// not return.
 	Sign *Sign `json:"sign,omitempty"`
