@@ -16,8 +16,9 @@ import (
 // Release ends every worker that answers and waits until those processes are
 // gone, so that the driver can be unloaded or a GPU reset. Calls that come
 // meanwhile fail with [nvml.ErrPaused], and event streams break with it; later
-// ones start workers again. The error names the GPUs whose stuck workers still
-// hold the driver: those are not ended, as that could make things worse.
+// ones start workers again. The error names the processes that still hold the
+// driver, and the GPU that each is stuck over: those are not ended, as that could
+// make things worse.
 func (c *Client) Release(ctx context.Context) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -39,23 +40,40 @@ func (c *Client) Release(ctx context.Context) error {
 		}
 		c.mu.Lock()
 		if err := expired(ctx); err != nil && c.holding() > 0 {
-			return fmt.Errorf("release the driver: %w: %d workers have not ended", err, c.holding())
+			return fmt.Errorf("release the driver: %w: held by %s", err, c.holders())
 		}
 	}
 	if len(c.workers) == 0 {
 		return nil
 	}
-	var who []string
-	for pci, g := range c.gpus {
+	cause := nvml.ErrStuck
+	for _, g := range c.gpus {
 		if g.probe != nil {
-			who = append(who, pci)
+			cause = nvml.ErrTimeout
 		}
 	}
-	slices.Sort(who)
-	if len(who) == 0 {
-		return fmt.Errorf("release the driver: %w: %d stuck workers still hold it", nvml.ErrStuck, len(c.workers))
+	return fmt.Errorf("release the driver: %w: held by %s", cause, c.holders())
+}
+
+// holders names the processes that are not gone, and what each is at; the lock is
+// held.
+func (c *Client) holders() string {
+	var all []string
+	for w := range c.workers {
+		text := fmt.Sprintf("process %d", w.pid())
+		switch {
+		case w.listener != nil:
+			text += " (events)"
+		case w.call != nil:
+			text += fmt.Sprintf(" (%s)", strings.TrimSpace(string(w.call.Ask)+" "+w.call.GPU))
+		}
+		all = append(all, text)
 	}
-	return fmt.Errorf("release the driver: %w: held by calls about %s", nvml.ErrTimeout, strings.Join(who, ", "))
+	slices.Sort(all)
+	if c.launching > 0 {
+		all = append(all, "a process that is being started")
+	}
+	return strings.Join(all, ", ")
 }
 
 // holding counts the processes that are expected to end; the lock is held.
