@@ -151,6 +151,23 @@ func TestWorkerThatSpeaksUnaskedIsReplaced(t *testing.T) {
 	}
 }
 
+func TestWorkerThatNeverGreetsIsKilledAndToldOnce(t *testing.T) {
+	s := newScript(t, 1)
+	s.put(t, "", "mute")
+	s.put(t, "", "deaf")
+	var logs *observer.ObservedLogs
+	c := newClient(t, s, func(o *client.Options) {
+		o.StartDeadline = 300 * time.Millisecond
+		logs = observed(o, zap.InfoLevel)
+	})
+	if _, err := c.Inventory(t.Context()); err == nil || err.Error() != "worker has not greeted within 300ms" {
+		t.Fatalf("inventory: %v, want that the worker has not greeted", err)
+	}
+	want(t, "killed at once", uint64(1), c.Stats().Killed)
+	eventually(t, "the worker to be gone", func() bool { return c.Stats().Died == 1 })
+	want(t, "log", []string{"worker given up"}, messages(logs))
+}
+
 func TestWorkerOfAnotherReleaseIsRefused(t *testing.T) {
 	s := newScript(t, 1)
 	c := newClient(t, s, nil)

@@ -28,7 +28,8 @@
 //
 // # What the workers do wrong
 //
-// A worker that dies fails the call that it was at, with how it ended and what it
+// A worker that has not greeted in time has not touched the driver: it is killed
+// at once. One that dies fails the call that it was at, with how it ended and what it
 // wrote to its standard error. The GPU of that call is then left alone for a
 // while that grows from 100 ms to 5 s; if it died over no GPU, all of them are.
 // Calls in that time fail at once with the cause. A worker that says what it was
@@ -60,13 +61,18 @@ type Options struct {
 	// is no driver. It is asked at each start of a worker, so that a driver which
 	// arrives later, or is replaced, is found. Nil, or an empty path: the worker's
 	// own default.
+	// One call at a time is out, and one that does not return is left behind.
 	Library func() (string, error)
 	Sysfs   string   // what stands for /sys; empty: the worker's own default
 	Env     []string // of the workers, beside that of this process
 
-	Deadline time.Duration // of a question from the moment it is sent; 2 s
-	// OpenDeadline is that of a worker's greeting, of opening the driver, and of
-	// the first question about a GPU, which may have the driver initialise it; 10 s.
+	// StartDeadline is that of Library, and of a worker's greeting: what comes
+	// before the driver is touched. It is 1.5 s, so that a caller who waits for 2 s
+	// hears what is wrong.
+	StartDeadline time.Duration
+	Deadline      time.Duration // of a question from the moment it is sent; 2 s
+	// OpenDeadline is that of opening the driver, and of the first question about a
+	// GPU, which may have the driver initialise it; 10 s.
 	OpenDeadline time.Duration
 	Patience     time.Duration // 500 ms; see the package comment
 	Probation    time.Duration // for which a stuck worker is kept; 10 min
@@ -91,6 +97,7 @@ type Client struct {
 
 	workers  map[*worker]struct{} // whose process is not gone
 	idle     *worker
+	search   *search       // for the library; nil: none is under way
 	starting bool          // a worker for questions is on its way
 	waiting  []*call       // not yet sent
 	progress time.Time     // a waiting question was last sent
@@ -123,6 +130,7 @@ var errClosed = errors.New("client is closed")
 
 // New makes a client. It starts nothing: the first call does.
 func New(o Options) *Client {
+	o.StartDeadline = cmp.Or(o.StartDeadline, 1500*time.Millisecond)
 	o.Deadline = cmp.Or(o.Deadline, 2*time.Second)
 	o.OpenDeadline = cmp.Or(o.OpenDeadline, 10*time.Second)
 	o.Patience = cmp.Or(o.Patience, 500*time.Millisecond)
@@ -165,7 +173,7 @@ func (c *Client) Health(ctx context.Context, pci string) (nvml.Health, error) {
 func (c *Client) Inventory(ctx context.Context) (nvml.Inventory, error) {
 	a, err := c.ask(ctx, wire.Request{Ask: wire.AskList}, nil)
 	if err != nil {
-		return nvml.Inventory{}, fmt.Errorf("inventory: %w", err)
+		return nvml.Inventory{}, err // people read it as why there is no driver
 	}
 	c.mu.Lock()
 	addresses := c.list(a.List)
@@ -184,7 +192,7 @@ func (c *Client) Inventory(ctx context.Context) (nvml.Inventory, error) {
 	all.Wait()
 	for _, err := range append(errs, expired(ctx)) {
 		if aboutAll(err) || err != nil && ctx.Err() != nil {
-			return nvml.Inventory{}, fmt.Errorf("inventory: %w", err)
+			return nvml.Inventory{}, err
 		}
 	}
 

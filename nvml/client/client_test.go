@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -33,7 +34,8 @@ func newClient(t testing.TB, s script, change func(*client.Options)) *client.Cli
 		// The race detector has a process sleep for a second before it ends.
 		Env: []string{scriptDir + "=" + string(s), "GORACE=atexit_sleep_ms=0"},
 		// Starting this test binary takes its time where the race detector is on.
-		OpenDeadline: 20 * time.Second,
+		StartDeadline: 20 * time.Second,
+		OpenDeadline:  20 * time.Second,
 	}
 	if change != nil {
 		change(&o)
@@ -157,11 +159,44 @@ func TestInventoryDescribesWhatChanged(t *testing.T) {
 }
 
 func TestMissingWorkerIsNoDriver(t *testing.T) {
-	c := newClient(t, newScript(t, 1), func(o *client.Options) { o.Worker = "/nonexistent/gpuvet-nvml" })
-	_, err := c.Inventory(t.Context())
-	if !errors.Is(err, nvml.ErrNoDriver) || !strings.Contains(err.Error(), "/nonexistent/gpuvet-nvml") {
-		t.Errorf("inventory: %v, want %v and where the worker was expected", err, nvml.ErrNoDriver)
+	var logs *observer.ObservedLogs
+	c := newClient(t, newScript(t, 1), func(o *client.Options) {
+		o.Worker = "/nonexistent/gpuvet-nvml"
+		logs = observed(o, zap.InfoLevel)
+	})
+	for began := time.Now(); time.Since(began) < 500*time.Millisecond; time.Sleep(time.Millisecond) {
+		_, err := c.Inventory(t.Context())
+		if !errors.Is(err, nvml.ErrNoDriver) || err.Error() != "gpuvet-nvml is not there: expected at /nonexistent/gpuvet-nvml" {
+			t.Fatalf("inventory: %v, want %v, and where the worker was expected", err, nvml.ErrNoDriver)
+		}
 	}
+	want(t, "log", []string{"worker is not started"}, messages(logs))
+}
+
+// Its folder may be on a server that does not answer.
+func TestSearchForTheLibraryMayHang(t *testing.T) {
+	release := make(chan struct{})
+	var searches atomic.Int32
+	c := newClient(t, newScript(t, 1), func(o *client.Options) {
+		o.StartDeadline = 100 * time.Millisecond
+		o.Library = func() (string, error) {
+			searches.Add(1)
+			<-release
+			return "", errors.New("looked in /usr/lib64")
+		}
+	})
+	for range 3 {
+		if _, err := c.Inventory(t.Context()); err == nil || errors.Is(err, nvml.ErrNoDriver) || !strings.Contains(err.Error(), "within 100ms") {
+			t.Fatalf("inventory: %v, want that there is no answer within 100 ms", err)
+		}
+		pause(t.Context(), 450*time.Millisecond) // longer than starts are held back
+	}
+	want(t, "searches", int32(1), searches.Load())
+	close(release)
+	eventually(t, "the end of the search", func() bool {
+		_, err := c.Inventory(t.Context())
+		return errors.Is(err, nvml.ErrNoDriver)
+	})
 }
 
 func TestDriverThatArrivesLaterIsFound(t *testing.T) {

@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"slices"
 	"strings"
 	"syscall"
@@ -29,7 +30,7 @@ type process struct {
 	stderr lastWords
 }
 
-// launch starts a process. A program that is not there is [nvml.ErrNoDriver].
+// launch starts a process. A program that is not there is a [missingError].
 func launch(path string, args, env []string) (_ *process, err error) {
 	var files []*os.File
 	pipe := func() (r, w *os.File) {
@@ -80,8 +81,19 @@ func launchError(path string, err error) error {
 	if _, there := os.Stat(path); there == nil {
 		return fmt.Errorf("start worker %s: it is there, but the dynamic loader that it asks for is not: %w", path, err)
 	}
-	return fmt.Errorf("%w: the worker that asks it is expected at %s, and there is no such file", nvml.ErrNoDriver, path)
+	return &missingError{path}
 }
+
+// missingError: the worker's program is not installed, so that no driver can be
+// asked.
+type missingError struct{ path string }
+
+func (e *missingError) Error() string {
+	return fmt.Sprintf("%s is not there: expected at %s", filepath.Base(e.path), e.path)
+}
+
+// Is has it count as [nvml.ErrNoDriver].
+func (e *missingError) Is(target error) bool { return target == nvml.ErrNoDriver }
 
 // send writes a line, or fails: it does not wait for room in the pipe. A worker
 // that has answered all it was asked has read its input, so there is room.

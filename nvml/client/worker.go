@@ -60,7 +60,7 @@ func (c *Client) open(quit <-chan struct{}, events bool) (*worker, error) {
 	if err != nil {
 		return nil, err
 	}
-	late := time.NewTimer(c.o.OpenDeadline)
+	late := time.NewTimer(c.o.StartDeadline)
 	defer late.Stop()
 	select {
 	case <-w.greeted:
@@ -76,8 +76,11 @@ func (c *Client) open(quit <-chan struct{}, events bool) (*worker, error) {
 	case <-quit:
 		err = errQuit
 	case <-late.C:
-		err = fmt.Errorf("worker has not greeted within %s", c.o.OpenDeadline)
+		err = fmt.Errorf("worker has not greeted within %s", c.o.StartDeadline)
 		c.breakUp(w, err)
+		c.mu.Lock()
+		c.kill(w)
+		c.mu.Unlock()
 	}
 	if err != nil {
 		c.mu.Lock()
@@ -134,7 +137,7 @@ func (c *Client) start(events bool) (*worker, error) {
 	c.launching--
 	c.signal()
 	if err != nil {
-		if !errors.Is(err, nvml.ErrNoDriver) {
+		if _, ours := errors.AsType[*missingError](err); ours || !errors.Is(err, nvml.ErrNoDriver) {
 			c.failStart(err)
 		}
 		return nil, err
@@ -169,10 +172,7 @@ func (c *Client) failStart(cause error) {
 func (c *Client) launch() (*process, error) {
 	var args []string
 	if c.o.Library != nil {
-		library, err := c.o.Library()
-		if err != nil && !errors.Is(err, nvml.ErrNoDriver) {
-			err = fmt.Errorf("%w: %w", nvml.ErrNoDriver, err)
-		}
+		library, err := c.library()
 		if err != nil {
 			return nil, err
 		}

@@ -38,6 +38,7 @@ func TestMain(m *testing.M) {
 //	tell                events: one line of JSON each, told as it is appended
 //	quiet               no heartbeats
 //	deaf                the end of the input and all signals but one are ignored
+//	mute                there is no greeting
 //	protocol            the version that is spoken
 //	chatter             is written as fast as it is taken, without being asked
 //
@@ -127,6 +128,9 @@ func (s script) work() int {
 	hello := wire.Hello{Protocol: wire.Protocol, Version: "v9"}
 	if p, ok := s.text("protocol"); ok {
 		hello.Protocol, _ = strconv.Atoi(p)
+	}
+	for s.there("mute") {
+		time.Sleep(10 * time.Millisecond)
 	}
 	write(hello)
 	log, err := os.OpenFile(s.path("asked"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
