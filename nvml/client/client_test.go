@@ -239,7 +239,7 @@ func TestRenewedDriverIsAskedOnceMore(t *testing.T) {
 	mustRead(t, c, 0)
 	want(t, "workers", uint64(2), c.Stats().Started)
 	s.put(t, "renewed", "fail", "readings", pciOf(0))
-	if _, err := c.Readings(t.Context(), pciOf(0)); err == nil || !strings.Contains(err.Error(), "unloaded") {
+	if _, err := c.Readings(t.Context(), pciOf(0)); err == nil || !strings.Contains(err.Error(), "nvmlX: renewed") {
 		t.Errorf("driver that is taken away on and on: %v", err)
 	}
 	s.take(t, "fail", "readings", pciOf(0))

@@ -121,8 +121,8 @@ func TestStreamBreaksWithTheCause(t *testing.T) {
 		want       string
 	}{
 		"the worker dies":      {"die-events", "", 0, "exit status 127"},
-		"a GPU is lost":        {"fail-events", "lost", 0, "GPU is lost"},
-		"the driver is gone":   {"fail-events", "renewed", 0, "unloaded"},
+		"a GPU is lost":        {"fail-events", "lost", 0, "wait: lost"},
+		"the driver is gone":   {"fail-events", "renewed", 0, "wait: renewed"},
 		"nonsense":             {"tell", "Segmentation fault\n", 0, "no answer"},
 		"no heartbeat":         {"quiet", "", 500 * time.Millisecond, "no heartbeat of worker"},
 		"another driver there": {"load", "570.195.03@2", 0, "unloaded"},

@@ -176,7 +176,7 @@ func (s script) answer(r wire.Request) {
 			_ = os.Remove(s.path(append([]string{"fail"}, key...)...))
 			kind = "renewed"
 		}
-		write(wire.Answer{Error: &wire.Error{Kind: wire.Kind(kind), Text: "nvmlX"}})
+		write(wire.Answer{Error: &wire.Error{Kind: wire.Kind(kind), Text: "nvmlX: " + kind}})
 		return
 	}
 	if text, ok := s.text("chatter"); ok {
@@ -241,7 +241,7 @@ func (s script) breakStream() {
 		os.Exit(127)
 	}
 	if kind, ok := s.text("fail", "events"); ok {
-		write(wire.Answer{Error: &wire.Error{Kind: wire.Kind(kind), Text: "wait"}})
+		write(wire.Answer{Error: &wire.Error{Kind: wire.Kind(kind), Text: "wait: " + kind}})
 		for {
 			time.Sleep(time.Hour)
 		}

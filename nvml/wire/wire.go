@@ -106,11 +106,20 @@ const (
 // Error is why a question has no answer.
 type Error struct {
 	Kind Kind   `json:"kind"`
-	Text string `json:"text"` // the operation and the cause
+	Text string `json:"text"` // the operation and the cause, in words
 }
 
 // ErrRenewed is the driver being taken away, and perhaps loaded anew.
 var ErrRenewed = errors.New("driver was unloaded")
+
+// told is an error in the words of the worker, which say it all.
+type told struct {
+	text  string
+	cause error
+}
+
+func (e *told) Error() string { return e.text }
+func (e *told) Unwrap() error { return e.cause }
 
 // Err is the error as package nvml has it: nil for no error.
 func (e *Error) Err() error {
@@ -132,7 +141,7 @@ func (e *Error) Err() error {
 	default:
 		return fmt.Errorf("%s (%s)", e.Text, e.Kind)
 	}
-	return fmt.Errorf("%s: %w", e.Text, cause)
+	return &told{e.Text, cause}
 }
 
 // Useless reports whether the worker that said so should be replaced.

@@ -18,11 +18,13 @@ type callError struct {
 	kind wire.Kind
 }
 
-// Error leaves out the cause where the kind is all that there is to say.
+// Error says the cause too, which is in the call where there is no code.
 func (e *callError) Error() string {
 	switch {
-	case e.code == binding.SUCCESS, e.kind == wire.KindNoDriver, e.kind == wire.KindLost, e.kind == wire.KindNotFound:
+	case e.code == binding.SUCCESS:
 		return e.call
+	case e.kind == wire.KindNotFound:
+		return e.call + ": no such GPU"
 	}
 	return e.call + ": " + words(e.code)
 }

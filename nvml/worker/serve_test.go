@@ -68,8 +68,8 @@ func TestNothingIsAskedOfADriverThatIsNotThere(t *testing.T) {
 	m := running(t, s)
 	c := talk(t, m.env, m.args...)
 	for _, ask := range []wire.Ask{wire.AskOpen, wire.AskList, wire.AskEvents, wire.AskOpen} {
-		if e := c.refused(ask, ""); e.Kind != wire.KindNoDriver {
-			t.Errorf("%s: %+v, want no driver", ask, e)
+		if e := c.refused(ask, ""); e.Kind != wire.KindNoDriver || e.Text != "nvmlInit_v2: driver is not loaded" {
+			t.Errorf("%s: %+v, want no driver, in words", ask, e)
 		}
 	}
 }

@@ -197,9 +197,9 @@ func TestFailuresOfOneGPUAreToldApart(t *testing.T) {
 		want    wire.Kind
 		text    string
 	}{
-		{"gpu-is-lost", wire.KindLost, ""},
-		{"not-found", wire.KindNotFound, ""},
-		{"invalid-argument", wire.KindNotFound, ""},
+		{"gpu-is-lost", wire.KindLost, ": GPU is lost"},
+		{"not-found", wire.KindNotFound, ": no such GPU"},
+		{"invalid-argument", wire.KindNotFound, ": no such GPU"},
 		{"uninitialized", wire.KindRenewed, "not initialised"},
 		{"driver-not-loaded", wire.KindRenewed, "driver is not loaded"},
 		{"lib-rm-mismatch", wire.KindRenewed, "differ in version"},
