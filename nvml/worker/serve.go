@@ -38,7 +38,7 @@ func Serve(in io.Reader, out io.Writer, o Options) error {
 	if err := s.write(wire.Hello{Protocol: wire.Protocol, Version: o.Version}); err != nil {
 		return err
 	}
-	requests := make(chan []byte, waiting)
+	requests := make(chan request, waiting)
 	ended := make(chan error, 1)
 	go func() { ended <- s.serve(requests) }()
 	read := make(chan error, 1)
@@ -59,25 +59,6 @@ func Serve(in io.Reader, out io.Writer, o Options) error {
 	}
 }
 
-// receive reads requests until the input ends. It goes on reading while a call
-// is stuck, or it would not see the end.
-func receive(in io.Reader, requests chan<- []byte) error {
-	defer close(requests)
-	lines := bufio.NewScanner(in)
-	lines.Buffer(nil, wire.MaxLine)
-	for lines.Scan() {
-		select {
-		case requests <- append([]byte(nil), lines.Bytes()...):
-		default:
-			return fmt.Errorf("read request: %d wait already", waiting)
-		}
-	}
-	if err := lines.Err(); err != nil {
-		return fmt.Errorf("read request: %w", err)
-	}
-	return nil
-}
-
 // session is one conversation.
 type session struct {
 	o       Options
@@ -94,14 +75,12 @@ type session struct {
 	watched watched
 }
 
-func (s *session) serve(requests <-chan []byte) error {
-	for line := range requests {
-		var r wire.Request
+func (s *session) serve(requests <-chan request) error {
+	for r := range requests {
 		var a wire.Answer
-		err := json.Unmarshal(line, &r)
+		err := r.err
 		switch {
 		case err != nil:
-			err = fmt.Errorf("read request: %w", err)
 		case r.Ask == wire.AskEvents && s.lib != nil:
 			if err := s.stream(); err != nil {
 				return err
@@ -112,7 +91,7 @@ func (s *session) serve(requests <-chan []byte) error {
 			}
 			return nil
 		default:
-			a, err = s.answer(r)
+			a, err = s.answer(r.Request)
 		}
 		if err != nil {
 			a = wire.Answer{Error: answerOf(err)}

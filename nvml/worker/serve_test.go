@@ -47,7 +47,7 @@ func TestWhatCannotBeAskedIsToldAndHarmsNothing(t *testing.T) {
 		t.Helper()
 		c.write(line)
 		if a := c.answer(); a.Error == nil || a.Error.Kind != wire.KindOther || !strings.Contains(a.Error.Text, want) {
-			t.Errorf("%s: %+v, want an error with %q", line, a, want)
+			t.Errorf("%.80s: %+v, want an error with %q", line, a, want)
 		}
 	}
 	refused(`{"ask":"list"}`, "expected open before it")
@@ -57,8 +57,16 @@ func TestWhatCannotBeAskedIsToldAndHarmsNothing(t *testing.T) {
 	refused(`{"ask":"temperature"}`, `expected one of ["open" "list"`)
 	refused(`{"ask":"readings"}`, `expected a PCI address such as 0000:3b:00.0`)
 	refused(`{"ask":"readings","gpu":"GPU-1"}`, `"GPU-1"`)
-	refused(`open`, "read request")
-	refused(``, "read request")
+	const example = `expected a question such as {"ask":"open"}`
+	refused(`open`, `read request: open: `+example)
+	refused(``, `read request: empty line: `+example)
+	refused(`[]`, `read request: []: `+example)
+	refused(`{"ask":"list"`, `read request: {"ask":"list": `+example)
+	refused(`{"ask":"list"} {"ask":"list"}`, `read request: {"ask":"list"} {"ask":"list"}: `+example)
+	refused(`{"ask":"list","pci":1}`, `read request: unknown key "pci": `+example)
+	refused(`{"ask":1}`, `read request: "ask": expected a string`)
+	refused(`{"ask":"list"}`+strings.Repeat(" ", wire.MaxLine), `read request: line of more than 1048576 bytes`)
+	refused(strings.Repeat("x", wire.MaxLine/2), strings.Repeat("x", 40)+`...: `+example)
 	c.ask(wire.AskReadings, m.addresses[0])
 }
 
@@ -122,17 +130,22 @@ func TestWhatWasAskedBeforeTheEndIsAnswered(t *testing.T) {
 	}
 }
 
-func TestInputWithoutEndOrAnswerIsRefused(t *testing.T) {
-	for name, input := range map[string]string{
-		"a line too long":    strings.Repeat(" ", wire.MaxLine+1),
-		"too many questions": strings.Repeat("{}\n", 5000),
-	} {
-		m := running(t, node(t, 1), fake.Step{Do: fake.Hang(time.Hour)})
-		c := opened(t, m)
-		c.send(wire.AskReadings, m.addresses[0])
-		_, _ = fmt.Fprint(c.in, input) // it may end before it has read all
-		if code := c.end(patience); code != 1 || !strings.Contains(c.errs.String(), "read request") {
-			t.Errorf("%s: exit code %d, %s", name, code, c.errs.String())
-		}
+func TestMoreQuestionsThanCanWaitAreRefused(t *testing.T) {
+	m := running(t, node(t, 1), fake.Step{Do: fake.Hang(time.Hour)})
+	c := opened(t, m)
+	c.send(wire.AskReadings, m.addresses[0])
+	_, _ = fmt.Fprint(c.in, strings.Repeat("{}\n", 5000)) // it may end before it has read all
+	if code := c.end(patience); code != 1 || !strings.Contains(c.errs.String(), "read request: 1024 wait already") {
+		t.Errorf("exit code %d, %s", code, c.errs.String())
+	}
+}
+
+func TestLastLineNeedsNoEnd(t *testing.T) {
+	m := running(t, node(t, 1))
+	c := talk(t, m.env, m.args...)
+	_, _ = fmt.Fprint(c.in, `{"ask":"open"}`)
+	c.in.Close()
+	if a := c.answer(); a.Error != nil {
+		t.Error(a.Error.Err())
 	}
 }
