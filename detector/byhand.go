@@ -1,6 +1,7 @@
 package detector
 
 import (
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -42,22 +43,35 @@ func ParseIgnore(text string) (time.Duration, error) {
 
 // ParseReason reads the reason of a fault, as people name it.
 func ParseReason(text string) (Reason, error) {
-	known := knownReasons()
-	if !slices.Contains(known, text) {
-		return "", fmt.Errorf("%q is none, expected one of %s", text, strings.Join(known, ", "))
+	reasons := reasonRows()
+	if _, known := reasons[Reason(text)]; known {
+		return Reason(text), nil
 	}
-	return Reason(text), nil
-}
-
-// knownReasons lists the reasons by name; a user's rows make no new ones.
-var knownReasons = sync.OnceValue(func() []string {
 	var names []string
-	for reason := range maps.Keys(DefaultPolicy().Reasons) {
+	for _, reason := range slices.Sorted(maps.Keys(reasons)) {
 		names = append(names, string(reason))
 	}
-	slices.Sort(names)
-	return names
-})
+	return "", fmt.Errorf("%q is none, expected one of %s", text, strings.Join(names, ", "))
+}
+
+// reasonRows are those of the default policy; a user's make no new reasons.
+var reasonRows = sync.OnceValue(func() map[Reason]Row { return DefaultPolicy().Reasons })
+
+// Ignorable checks what is to be ignored: a reason that GPUs have. One of the node
+// is the policy's to ignore, and a pause is not ignored but ended.
+func Ignorable(gpu, text string) error {
+	reason, err := ParseReason(text)
+	switch scope := reasonRows()[reason].Scope; {
+	case err != nil:
+		return fmt.Errorf("reason: %w", err)
+	case reason == Unmonitored:
+		return fmt.Errorf("reason: %s marks a pause, which ends with \"gpuvet resume\"", reason)
+	case gpu == NodeName || scope == ScopeNode:
+		return errors.New("faults of the node can be ignored by a row of the policy, and not for a while")
+	default:
+		return nil
+	}
+}
 
 // NodeName is what people call the node itself where a GPU is expected.
 const NodeName = "node"

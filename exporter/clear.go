@@ -2,19 +2,18 @@ package exporter
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"slices"
-	"strconv"
-	"strings"
 
 	"gpuvet.dev/detector"
 )
 
 // ClearRequest asks that faults be taken for over: POST /api/v1/clear.
 type ClearRequest struct {
-	// GPU is a PCI address, a UUID or an index; "node" means the faults of the
-	// node itself.
+	// GPU is a PCI address, a UUID or an index; [detector.NodeName] means the faults
+	// of the node itself.
 	GPU    string `json:"gpu"`
 	Reason string `json:"reason,omitempty"` // empty: all
 	Author string `json:"author,omitempty"` // who asks, for the trail
@@ -25,17 +24,28 @@ type ClearAnswer struct {
 	Seq     uint64            `json:"seq"`           // of the first snapshot without them
 	PCI     string            `json:"pci,omitempty"` // empty: the node
 	Cleared []detector.Reason `json:"cleared"`       // that were visible before; may be none
-	Left    []detector.Reason `json:"left"`          // still visible, or again
+	Left    []LeftFault       `json:"left"`          // still visible, or again
+	// Forgotten: the driver does not list the GPU any more, and it had no other
+	// fault.
+	Forgotten bool `json:"forgotten,omitempty"`
+}
+
+// LeftFault is a fault that stands.
+type LeftFault struct {
+	Reason detector.Reason `json:"reason"`
+	// Ends says what ends a fault that nobody can clear by hand; empty: it was not
+	// asked for.
+	Ends string `json:"ends,omitempty"`
 }
 
 func (c *commands) clear(ctx context.Context, request ClearRequest) (ClearAnswer, error) {
-	if err := c.check(request); err != nil {
+	if err := check(request); err != nil {
 		return ClearAnswer{}, refusal{http.StatusBadRequest, err}
 	}
 	before := c.sources.Snapshot()
 	device, err := find(before, request.GPU)
 	if err != nil {
-		return ClearAnswer{}, refusal{http.StatusNotFound, err}
+		return ClearAnswer{}, err
 	}
 	after, err := c.byHand(ctx, detector.Event{
 		Kind: detector.KindClear, GPU: device, Fields: map[string]string{"reason": request.Reason, "author": request.Author},
@@ -43,66 +53,80 @@ func (c *commands) clear(ctx context.Context, request ClearRequest) (ClearAnswer
 	if err != nil {
 		return ClearAnswer{}, fmt.Errorf("clear: %w", err)
 	}
-	done := ClearAnswer{Seq: after.Seq, PCI: device.PCI, Cleared: []detector.Reason{}, Left: reasons(after, device.PCI)}
-	for _, reason := range reasons(before, device.PCI) {
-		if !slices.Contains(done.Left, reason) {
-			done.Cleared = append(done.Cleared, reason)
+	done := ClearAnswer{Seq: after.Seq, PCI: device.PCI, Cleared: []detector.Reason{}, Left: []LeftFault{}}
+	left := conditions(after, device.PCI)
+	for _, fault := range left {
+		l := LeftFault{Reason: fault.Reason}
+		if request.Reason == "" || request.Reason == string(fault.Reason) {
+			l.Ends = ends(fault)
 		}
+		done.Left = append(done.Left, l)
+	}
+	for _, was := range conditions(before, device.PCI) {
+		if !slices.ContainsFunc(left, func(c detector.Condition) bool { return c.Reason == was.Reason }) {
+			done.Cleared = append(done.Cleared, was.Reason)
+		}
+	}
+	if _, known := after.GPU(device.PCI); !known && device.PCI != "" {
+		done.Forgotten = true
 	}
 	return done, nil
 }
 
 // check looks at the fields that need no look at the GPUs.
-func (c *commands) check(request ClearRequest) error {
-	if request.GPU == "" {
-		return fmt.Errorf("gpu: missing, %s", expectedGPU)
-	}
-	if err := oneLine("author", request.Author); err != nil {
-		return err
-	}
-	if request.Reason == "" || c.sources.Policy == nil {
-		return nil
-	}
-	reasons := c.sources.Policy().Reasons
-	if _, ok := reasons[detector.Reason(request.Reason)]; !ok {
-		known := make([]string, 0, len(reasons))
-		for reason := range reasons {
-			known = append(known, string(reason))
+func check(request ClearRequest) error {
+	var reason error
+	if request.Reason != "" {
+		if _, err := detector.ParseReason(request.Reason); err != nil {
+			reason = fmt.Errorf("reason: %w", err)
 		}
-		slices.Sort(known)
-		return fmt.Errorf("reason: %q is none, expected one of %s", request.Reason, strings.Join(known, ", "))
+	}
+	return errors.Join(checkGPU(request.GPU), reason, oneLine("author", request.Author))
+}
+
+func checkGPU(name string) error {
+	if name == "" {
+		return fmt.Errorf("gpu: missing, %s", detector.ExpectedGPU)
 	}
 	return nil
 }
 
-const (
-	nodeName    = "node"
-	expectedGPU = `expected a PCI address (0000:3b:00.0), a UUID (GPU-...), an index (0) or "node"`
-)
-
 // find gives the device that a person means.
 func find(s *detector.Snapshot, name string) (detector.Device, error) {
-	if name == nodeName {
-		return detector.Device{}, nil
+	device, err := s.Find(name)
+	if err != nil {
+		err = refusal{http.StatusNotFound, fmt.Errorf("gpu: %w", err)}
 	}
-	for _, g := range s.GPUs {
-		index := g.Index != nil && strconv.Itoa(*g.Index) == name
-		if index || strings.EqualFold(g.PCI, name) || g.UUID != "" && strings.EqualFold(g.UUID, name) {
-			return detector.Device{PCI: g.PCI, UUID: g.UUID}, nil
-		}
-	}
-	return detector.Device{}, fmt.Errorf("gpu: %q is none of the %d GPUs of this node, %s", name, len(s.GPUs), expectedGPU)
+	return device, err
 }
 
-// reasons lists the visible faults of a GPU, or of the node.
-func reasons(s *detector.Snapshot, pci string) []detector.Reason {
-	conditions := s.Node
+// ends says what ends a fault that a source says is so at present.
+func ends(c detector.Condition) string {
+	switch c.Reason {
+	case detector.Unmonitored:
+		return `it ends with the pause, which "gpuvet resume" ends`
+	case detector.GPULost:
+		return "it ends when the GPU answers again"
+	case detector.Unresponsive:
+		return "it ends when calls about the GPU return"
+	case detector.DriverStuck:
+		return "it ends when the driver answers"
+	case detector.ResetRequired, detector.RebootRequired, detector.LinkFault:
+		return "it ends when the driver asks for no recovery any more"
+	case detector.RowRemapPending:
+		return "it ends with the reset that does the remapping"
+	default:
+		return "it ends when its source says that it is no longer so"
+	}
+}
+
+// conditions are the visible faults of a GPU, or of the node.
+func conditions(s *detector.Snapshot, pci string) []detector.Condition {
+	if pci == "" {
+		return s.Node
+	}
 	if g, ok := s.GPU(pci); ok {
-		conditions = g.Conditions
+		return g.Conditions
 	}
-	list := make([]detector.Reason, 0, len(conditions))
-	for _, c := range conditions {
-		list = append(list, c.Reason)
-	}
-	return list
+	return nil
 }

@@ -9,6 +9,7 @@ const (
 	gpuInfo
 	gpuStatus
 	gpuCondition
+	gpuIgnoredUntil
 	gpuLastAnswer
 	gpuTemperature
 	gpuPower
@@ -95,6 +96,10 @@ var table = [families]row{
 	gpuCondition: {
 		name: "gpuvet_gpu_condition", labels: ofGPU("reason", "class", "effect"),
 		help: "Always 1; one series per fault that the GPU has at present.",
+	},
+	gpuIgnoredUntil: {
+		name: "gpuvet_gpu_ignored_until_timestamp_seconds", labels: ofGPU("reason"),
+		help: "When the reason counts again; one series per reason that somebody wants ignored for a while.",
 	},
 	gpuLastAnswer: {
 		name: "gpuvet_gpu_last_answer_timestamp_seconds", labels: ofGPU(),

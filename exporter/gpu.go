@@ -142,6 +142,9 @@ func (p *page) verdict(g gpu) {
 	for _, c := range g.view.Conditions {
 		p.put(gpuCondition, 1, g.uuid, g.index, string(c.Reason), string(c.Class), string(c.Effect))
 	}
+	for _, i := range g.view.Ignored {
+		p.at(gpuIgnoredUntil, i.Until, g.uuid, g.index, string(i.Reason))
+	}
 }
 
 // xids writes a counter for each code that is worth an alert and each that

@@ -25,6 +25,8 @@ type ErrorAnswer struct {
 //
 //	GET  /api/v1/snapshot   a [Report]
 //	POST /api/v1/clear      a [ClearRequest], answered by a [ClearAnswer]
+//	POST /api/v1/ignore     an [IgnoreRequest], answered by an [IgnoreAnswer]
+//	POST /api/v1/unignore   an [UnignoreRequest], answered by an [UnignoreAnswer]
 //	POST /api/v1/pause      a [PauseRequest], answered by a [PauseAnswer]
 //	POST /api/v1/resume     a [ResumeRequest], answered by a [ResumeAnswer]
 //
@@ -39,6 +41,8 @@ func (e *Exporter) Local(submit func(context.Context, detector.Event) (*detector
 		answer(w, http.StatusOK, e.report())
 	})
 	mux.HandleFunc("POST /api/v1/clear", command(c.clear, "gpu, and perhaps reason and author"))
+	mux.HandleFunc("POST /api/v1/ignore", command(c.ignore, "gpu, reason, for, and perhaps author"))
+	mux.HandleFunc("POST /api/v1/unignore", command(c.unignore, "gpu, reason, and perhaps author"))
 	mux.HandleFunc("POST /api/v1/pause", command(c.pause, "for, and perhaps why and author"))
 	mux.HandleFunc("POST /api/v1/resume", command(c.resume, "perhaps author"))
 	return mux

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -44,22 +45,22 @@ func TestClearingEndsWhatIsNamedAndNothingElse(t *testing.T) {
 	other := []detector.Reason{detector.LinkFault, detector.ApplicationFault}
 	fabric := []detector.Reason{detector.FabricFault}
 	type left struct{ GPU0, GPU1, Node []detector.Reason }
-	pci, none := gpuIdentity(1).PCI, []detector.Reason{}
+	pci, none, noFault := gpuIdentity(1).PCI, []detector.Reason{}, []LeftFault{}
 	tests := []struct {
 		name, body string
 		want       ClearAnswer
 		left       left
 	}{
-		{"by index", `{"gpu":"1"}`, ClearAnswer{PCI: pci, Cleared: other, Left: none}, left{other, none, fabric}},
-		{"by UUID", `{"gpu":"` + gpuIdentity(1).UUID + `"}`, ClearAnswer{PCI: pci, Cleared: other, Left: none}, left{other, none, fabric}},
-		{"by address in capitals", `{"gpu":"` + strings.ToUpper(pci) + `"}`, ClearAnswer{PCI: pci, Cleared: other, Left: none}, left{other, none, fabric}},
+		{"by index", `{"gpu":"1"}`, ClearAnswer{PCI: pci, Cleared: other, Left: noFault}, left{other, none, fabric}},
+		{"by UUID", `{"gpu":"` + gpuIdentity(1).UUID + `"}`, ClearAnswer{PCI: pci, Cleared: other, Left: noFault}, left{other, none, fabric}},
+		{"by address in capitals", `{"gpu":"` + strings.ToUpper(pci) + `"}`, ClearAnswer{PCI: pci, Cleared: other, Left: noFault}, left{other, none, fabric}},
 		{
 			"one reason", `{"gpu":"1","reason":"LinkFault","author":"Jo (SRE)"}`,
-			ClearAnswer{PCI: pci, Cleared: other[:1], Left: other[1:]},
+			ClearAnswer{PCI: pci, Cleared: other[:1], Left: []LeftFault{{Reason: other[1]}}},
 			left{other, other[1:], fabric},
 		},
-		{"a reason that is not there", `{"gpu":"1","reason":"GPULost"}`, ClearAnswer{PCI: pci, Cleared: none, Left: other}, left{other, other, fabric}},
-		{"the node", `{"gpu":"node"}`, ClearAnswer{Cleared: fabric, Left: none}, left{other, other, none}},
+		{"a reason that is not there", `{"gpu":"1","reason":"GPULost"}`, ClearAnswer{PCI: pci, Cleared: none, Left: []LeftFault{{Reason: other[0]}, {Reason: other[1]}}}, left{other, other, fabric}},
+		{"the node", `{"gpu":"node"}`, ClearAnswer{Cleared: fabric, Left: noFault}, left{other, other, none}},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -84,6 +85,45 @@ func TestClearingEndsWhatIsNamedAndNothingElse(t *testing.T) {
 				}
 			})
 		})
+	}
+}
+
+// reasons lists the visible faults of a GPU, or of the node.
+func reasons(s *detector.Snapshot, pci string) []detector.Reason {
+	list := []detector.Reason{}
+	for _, c := range conditions(s, pci) {
+		list = append(list, c.Reason)
+	}
+	return list
+}
+
+func TestWhatIsLeftSaysWhatEndsIt(t *testing.T) {
+	d, sources := detectorNode(t)
+	g := gpuIdentity(0)
+	device := detector.Device{PCI: g.PCI, UUID: g.UUID}
+	d.Emit(detector.Event{Source: detector.SourceState, Kind: detector.KindGPULost, GPU: device})
+	d.Emit(detector.Event{Source: detector.SourceState, Kind: detector.KindRecoveryAction, GPU: device, Fields: map[string]string{"action": "2"}})
+	handler := New(sources).Local(d.Submit)
+	got := answerOf[ClearAnswer](t, handler, "/api/v1/clear", `{"gpu":"0"}`)
+	want := ClearAnswer{
+		Seq: d.Snapshot().Seq, PCI: g.PCI, Cleared: []detector.Reason{detector.LinkFault, detector.ApplicationFault},
+		Left: []LeftFault{
+			{Reason: detector.RebootRequired, Ends: "it ends when the driver asks for no recovery any more"},
+			{Reason: detector.GPULost, Ends: "it ends when the GPU answers again"},
+		},
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("answer (-want +got):\n%s", diff)
+	}
+	answerOf[PauseAnswer](t, handler, "/api/v1/pause", `{"for":"10m"}`)
+	got = answerOf[ClearAnswer](t, handler, "/api/v1/clear", `{"gpu":"1","reason":"Unmonitored"}`)
+	if i := slices.Index(got.Left, LeftFault{Reason: detector.Unmonitored, Ends: `it ends with the pause, which "gpuvet resume" ends`}); i < 0 {
+		t.Errorf("during a pause: %+v", got)
+	}
+	d.Emit(detector.Event{Source: detector.SourceHand, Kind: detector.KindResumed, Fields: map[string]string{"by": detector.ByHand}})
+	d.Emit(detector.Event{Source: detector.SourceState, Kind: detector.KindGPUMissing, GPU: device})
+	if got = answerOf[ClearAnswer](t, handler, "/api/v1/clear", `{"gpu":"0"}`); !got.Forgotten || len(got.Left) > 0 {
+		t.Errorf("a GPU that is gone: %+v", got)
 	}
 }
 
@@ -120,7 +160,7 @@ func TestWrongClearRequestIsToldWhy(t *testing.T) {
 		{"unknown field", `{"gpu":"0","force":true}`, 400, []string{`unknown field "force"`}},
 		{"number for the GPU", `{"gpu":0}`, 400, []string{"gpu: got number, expected string"}},
 		{"no GPU", `{"reason":"LinkFault"}`, 400, []string{"gpu: missing", "PCI address", "UUID", "index"}},
-		{"GPU that is not there", `{"gpu":"7"}`, 404, []string{`gpu: "7"`, "none of the 2 GPUs", "PCI address"}},
+		{"GPU that is not there", `{"gpu":"7"}`, 404, []string{`gpu: "7"`, "none of the GPUs of this node: it has 2 GPUs", "PCI address"}},
 		{"unknown reason", `{"gpu":"0","reason":"linkfault"}`, 400, []string{`reason: "linkfault"`, "expected one of ApplicationFault,", "LinkFault"}},
 		{"author with a newline", `{"gpu":"0","author":"jo\nroot"}`, 400, []string{`author: "jo\nroot"`, "expected a text on one line"}},
 		{"too long", `{"gpu":"0","author":"` + strings.Repeat("a", 1<<10) + `"}`, 413, []string{"body: larger than 1024 bytes"}},
@@ -169,6 +209,8 @@ func TestLocalAPIAnswersNothingElse(t *testing.T) {
 		{"HEAD", "/api/v1/snapshot", 200},
 		{"POST", "/api/v1/snapshot", 405},
 		{"GET", "/api/v1/clear", 405},
+		{"GET", "/api/v1/ignore", 405},
+		{"GET", "/api/v1/unignore", 405},
 		{"GET", "/api/v1/pause", 405},
 		{"GET", "/api/v1/resume", 405},
 		{"GET", "/metrics", 404},

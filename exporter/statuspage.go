@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"html/template"
 	"net/http"
+	"slices"
 	"time"
 
 	"gpuvet.dev/detector"
@@ -37,6 +38,7 @@ type statusGPU struct {
 	Power       string
 	Utilization string
 	Silent      string // why it gives no answer
+	Faults      []detector.Condition
 }
 
 // statusPage answers with the status page: plain HTML, without scripts.
@@ -51,7 +53,7 @@ func (e *Exporter) statusPage(w http.ResponseWriter, _ *http.Request) {
 		if g.view == nil {
 			continue
 		}
-		row := statusGPU{GPUView: g.view, Index: g.index}
+		row := statusGPU{GPUView: g.view, Index: g.index, Faults: faults(g.view)}
 		if silence, ok := why[g.view.PCI]; ok && len(g.view.Conditions) == 0 {
 			row.Silent = "No answer: " + silence
 		}
@@ -72,6 +74,11 @@ func (e *Exporter) statusPage(w http.ResponseWriter, _ *http.Request) {
 	w.Header().Set("Content-Type", "text/html; charset=utf-8")
 	w.Header().Set("Cache-Control", "no-store")
 	_, _ = html.WriteTo(w) // whoever asked has gone
+}
+
+// faults are those of one GPU. That nobody monitors it is told for all at once.
+func faults(g *detector.GPUView) []detector.Condition {
+	return slices.DeleteFunc(slices.Clone(g.Conditions), func(c detector.Condition) bool { return c.Reason == detector.Unmonitored })
 }
 
 func shown(m nvml.Maybe[float64], format string, times float64) string {

@@ -1,7 +1,9 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
+	"io"
 	"os/user"
 	"slices"
 	"strings"
@@ -20,8 +22,11 @@ func clearCommand() *cobra.Command {
 		Long: `Declare the faults of a GPU over, or the one of them that is named. GPU is an
 index, a PCI address or a UUID, or "node" for the faults of the node itself. New
 evidence raises them again. What a source says is so at present stays until the
-source says otherwise: a GPU that NVML says is lost stays lost. It is recorded in
-the trail with its author.`,
+source says otherwise: a GPU that NVML says is lost stays lost. One that the driver
+does not list any more is forgotten. It is recorded in the trail with its author.
+
+The code is 1 if the fault that is named is not there or stays, and if there were
+faults and all of them stay.`,
 		Example: `  gpuvet clear 3
   gpuvet clear 0000:5d:00.0 GPULost`,
 		Args: func(cmd *cobra.Command, args []string) error {
@@ -39,15 +44,7 @@ the trail with its author.`,
 			if err != nil {
 				return err
 			}
-			name := done.PCI
-			if name == "" {
-				name = "node"
-			}
-			fmt.Fprintf(cmd.OutOrStdout(), "%s: cleared %s, left %s\n", name, list(done.Cleared), list(done.Left))
-			if request.Reason != "" && slices.Contains(done.Left, detector.Reason(request.Reason)) {
-				return fmt.Errorf("%s: %s stays, for it is so at present: it ends when its source says otherwise", name, request.Reason)
-			}
-			return nil
+			return showCleared(cmd.OutOrStdout(), done, detector.Reason(request.Reason))
 		},
 	}
 	cmd.Flags().StringVar(&socket, "socket", defaultSocket(), "socket of the daemon")
@@ -55,9 +52,42 @@ the trail with its author.`,
 	return cmd
 }
 
+// showCleared says what came of it, in words and in the error that the code is of.
+func showCleared(w io.Writer, done exporter.ClearAnswer, named detector.Reason) error {
+	name := cmp.Or(done.PCI, detector.NodeName)
+	left := make([]detector.Reason, len(done.Left))
+	for i, l := range done.Left {
+		left[i] = l.Reason
+	}
+	place := slices.Index(left, named)
+	switch {
+	case place >= 0:
+		return fmt.Errorf("%s: %s stays: %s", name, named, done.Left[place].Ends)
+	case named != "" && !slices.Contains(done.Cleared, named):
+		return fmt.Errorf("%s has no %s: it has %s", name, named, list(left))
+	case len(done.Cleared) > 0:
+		fmt.Fprintf(w, "%s: cleared %s\n", name, list(done.Cleared))
+	case len(left) == 0:
+		fmt.Fprintf(w, "%s: there was nothing to clear\n", name)
+	}
+	if done.Forgotten {
+		fmt.Fprintf(w, "%s is forgotten: the driver does not list it\n", name)
+	}
+	if named != "" {
+		return nil
+	}
+	for _, l := range done.Left {
+		fmt.Fprintf(w, "%s: %s stays: %s\n", name, l.Reason, l.Ends)
+	}
+	if len(left) > 0 && len(done.Cleared) == 0 {
+		return fmt.Errorf("%s: nothing was cleared", name)
+	}
+	return nil
+}
+
 func list(reasons []detector.Reason) string {
 	if len(reasons) == 0 {
-		return "nothing"
+		return "none"
 	}
 	words := make([]string, len(reasons))
 	for i, r := range reasons {
