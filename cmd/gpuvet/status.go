@@ -5,8 +5,6 @@ import (
 	"io"
 	"net/http"
 	"strings"
-	"text/tabwriter"
-	"time"
 
 	"github.com/spf13/cobra"
 	"sigs.k8s.io/yaml"
@@ -20,7 +18,10 @@ func statusCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "status",
 		Short: "Show what the daemon of this node thinks of its GPUs",
-		Args:  arguments(0, "no argument"),
+		Long: `Show what the daemon of this node thinks of its GPUs, and below them what else
+is not as it should be. Times are UTC, as in logs and Events. On a terminal that is
+too narrow the faults are cut; -o json and -o yaml have all that is known.`,
+		Args: arguments(0, "no argument"),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if err := oneOf("-o", format, "table", "json", "yaml"); err != nil {
 				return err
@@ -54,22 +55,7 @@ func printStatus(w io.Writer, answer []byte, format string) error {
 	if err := decode(answer, &report); err != nil {
 		return err
 	}
-	table := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
-	if len(report.Snapshot.GPUs) > 0 {
-		fmt.Fprintln(table, "GPU\tADDRESS\tSTATUS\tWHY\tSINCE\tDO\tXIDS\tNAME\tUUID")
-	}
-	for _, g := range report.Snapshot.GPUs {
-		why, since, do := reasons(g.Conditions)
-		if silence, ok := report.Silent[g.PCI]; ok && len(g.Conditions) == 0 {
-			why = "no answer: " + silence
-		}
-		index := "-"
-		if g.Index != nil {
-			index = fmt.Sprint(*g.Index)
-		}
-		fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", index, g.PCI, g.Status, why, since, do, xids(g.Xids), orDash(g.Name), orDash(g.UUID))
-	}
-	if err := table.Flush(); err != nil {
+	if err := writeGPUs(w, &report, terminalWidth(w)); err != nil {
 		return err
 	}
 	for _, note := range notes(&report) {
@@ -78,19 +64,6 @@ func printStatus(w io.Writer, answer []byte, format string) error {
 		}
 	}
 	return nil
-}
-
-// reasons sums up the faults of one GPU, worst first.
-func reasons(conditions []detector.Condition) (why, since, do string) {
-	if len(conditions) == 0 {
-		return "-", "-", "-"
-	}
-	var words []string
-	for _, c := range conditions {
-		words = append(words, fmt.Sprintf("%s (%s)", c.Reason, c.Cause))
-	}
-	worst := conditions[0]
-	return strings.Join(words, ", "), worst.Since.Local().Format(time.DateTime), string(detector.Remedy(conditions))
 }
 
 func xids(counts []detector.XidCount) string {
@@ -124,6 +97,11 @@ func notes(r *exporter.Report) []string {
 	}
 	if s.Pause != nil {
 		note("%s; %s", s.Pause, closing(r.NVML))
+	}
+	for i := range s.GPUs {
+		for _, ignored := range s.GPUs[i].Ignored {
+			note("%s: %s", s.GPUs[i].PCI, ignored)
+		}
 	}
 	for _, refused := range s.Requests.Refusals() {
 		note("refused: %s", refused)

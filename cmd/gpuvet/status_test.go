@@ -1,16 +1,20 @@
 package main
 
 import (
+	"bytes"
 	"encoding/json"
 	"regexp"
 	"slices"
 	"strings"
 	"testing"
+	"time"
+	"unicode/utf8"
 
 	"github.com/google/go-cmp/cmp"
 	"sigs.k8s.io/yaml"
 
 	"gpuvet.dev/detector"
+	"gpuvet.dev/exporter"
 )
 
 // What happens at 6 s and 10 s of testdata/scenarios/8xh100-lost.yaml, soon.
@@ -23,7 +27,7 @@ timeline:
 - {at: 90ms, gpu: 5, xid: 43, pid: 41873, process: python3}
 `
 
-var since = regexp.MustCompile(`\d{4}-\d\d-\d\d \d\d:\d\d:\d\d`)
+var since = regexp.MustCompile(`\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ`)
 
 func startEight(t *testing.T) *running {
 	t.Helper()
@@ -37,7 +41,7 @@ func startEight(t *testing.T) *running {
 
 func TestStatusOfEightGPUsOfWhichOneIsLost(t *testing.T) {
 	d := startEight(t)
-	golden(t, "status.table", since.ReplaceAllString(d.status(), "2025-02-23 16:52:40"))
+	golden(t, "status.table", since.ReplaceAllString(d.status(), "2025-02-23T16:52:40Z"))
 }
 
 func TestStatusInJSONAndYAMLIsTheSame(t *testing.T) {
@@ -71,7 +75,7 @@ func TestClearEndsAFaultByHand(t *testing.T) {
 	d := startEight(t)
 	pci := d.gpu(5).PCI
 	got := output(t, "", "clear", "5", "ApplicationFault", "--author", "jane", "--socket", d.socket)
-	if want := pci + ": cleared ApplicationFault, left nothing\n"; got != want {
+	if want := pci + ": cleared ApplicationFault\n"; got != want {
 		t.Errorf("got %q, want %q", got, want)
 	}
 	if left := reasonsOf(d.gpu(5)); len(left) > 0 {
@@ -82,7 +86,7 @@ func TestClearEndsAFaultByHand(t *testing.T) {
 	if i < 0 || last[i].Cause != "by hand (jane)" {
 		t.Errorf("transitions are %+v", last)
 	}
-	if got := output(t, "", "clear", "node", "--socket", d.socket); got != "node: cleared nothing, left nothing\n" {
+	if got := output(t, "", "clear", "node", "--socket", d.socket); got != "node: there was nothing to clear\n" {
 		t.Errorf("got %q", got)
 	}
 }
@@ -90,17 +94,100 @@ func TestClearEndsAFaultByHand(t *testing.T) {
 func TestWhatIsSoAtPresentIsNotCleared(t *testing.T) {
 	d := startEight(t)
 	o := gpuvet(t, "", "clear", "3", "GPULost", "--socket", d.socket)
-	if o.code != exitError || !strings.Contains(o.err, "GPULost stays, for it is so at present") {
+	if o.code != exitError || o.err != "gpuvet: "+d.gpu(3).PCI+": GPULost stays: it ends when the GPU answers again\n" {
+		t.Errorf("clear: %+v", o)
+	}
+	stays := d.gpu(3).PCI + ": GPULost stays: it ends when the GPU answers again\n"
+	if got, want := output(t, "", "clear", "3", "--socket", d.socket), d.gpu(3).PCI+": cleared RebootRequired\n"+stays; got != want {
+		t.Errorf("got %q, want %q", got, want)
+	}
+	o = gpuvet(t, "", "clear", "3", "--socket", d.socket)
+	if o.code != exitError || o.out != stays || o.err != "gpuvet: "+d.gpu(3).PCI+": nothing was cleared\n" {
+		t.Errorf("clear: %+v", o)
+	}
+	o = gpuvet(t, "", "clear", "5", "LinkFault", "--socket", d.socket)
+	if o.code != exitError || o.err != "gpuvet: "+d.gpu(5).PCI+" has no LinkFault: it has ApplicationFault\n" {
 		t.Errorf("clear: %+v", o)
 	}
 }
 
 func TestClearNamesWhatItDoesNotKnow(t *testing.T) {
 	d := startEight(t)
-	refused(t, []string{"clear", "9", "--socket", d.socket}, `"9"`, "8 GPUs", "expected a PCI address")
+	refused(t, []string{"clear", "9", "--socket", d.socket}, `"9"`, "it has 8 GPUs", "expected a PCI address")
 	refused(t, []string{"clear", "3", "GPULosst", "--socket", d.socket}, `"GPULosst"`, "expected one of", "GPULost")
 	refused(t, []string{"clear", "3", "--author", "a\nb", "--socket", d.socket}, "author")
 	if got := d.gpu(3).Status; got != detector.Unhealthy {
 		t.Errorf("GPU 3 is %s", got)
+	}
+}
+
+func TestStatusOnANarrowTerminalCutsWhy(t *testing.T) {
+	faults := []string{"RebootRequired (recovery action node-reboot)", "GPULost (Xid 79)", "LinkFault (Xid 74)"}
+	for _, tt := range []struct {
+		room   int
+		faults []string
+		want   string
+	}{
+		{0, nil, "-"},
+		{20, nil, "-"},
+		{0, faults, strings.Join(faults, ", ")},
+		{82, faults, strings.Join(faults, ", ")},
+		{81, faults, "RebootRequired (recovery action node-reboot), GPULost (Xid 79), +1"},
+		{65, faults, "RebootRequired (recovery action node-reboot), +2"},
+		{48, faults, "RebootRequired (recovery action node-reboot), +2"},
+		{47, faults, "RebootRequired (recovery action node-reboo…, +2"},
+		{20, faults, "RebootRequired …, +2"},
+		{20, faults[:1], "RebootRequired (rec…"},
+		{8, []string{"ééééééééé"}, "ééééééé…"},
+	} {
+		if got := fit(tt.faults, tt.room); got != tt.want {
+			t.Errorf("%d letters: %q, want %q", tt.room, got, tt.want)
+		}
+	}
+	index := 3
+	report := &exporter.Report{Snapshot: &detector.Snapshot{GPUs: []detector.GPUView{{
+		PCI: "0000:5d:00.0", Index: &index, Status: detector.Unhealthy, Name: "NVIDIA H100 80GB HBM3", UUID: "GPU-ebc538f1-41d3-499c-55ca-e55392ee0949",
+		Conditions: []detector.Condition{
+			{Reason: detector.RebootRequired, Cause: "recovery action node-reboot", Action: detector.ActRebootNode},
+			{Reason: detector.GPULost, Cause: "Xid 79", Action: detector.ActRebootNode},
+		},
+	}}}}
+	for _, width := range []int{200, 170, 160} {
+		var out bytes.Buffer
+		if err := writeGPUs(&out, report, width); err != nil {
+			t.Fatal(err)
+		}
+		for line := range strings.Lines(out.String()) {
+			if n := utf8.RuneCountInString(strings.TrimSuffix(line, "\n")); n > width || !strings.Contains(line, "UUID") && !strings.HasSuffix(line, "e0949\n") {
+				t.Errorf("%d letters on a terminal of %d: %s", n, width, line)
+			}
+		}
+	}
+}
+
+func TestStatusTellsAPauseOnceAndWhatIsIgnored(t *testing.T) {
+	pause := &detector.Pause{By: detector.ByHand, Until: time.Unix(1800000000, 0)}
+	index := 0
+	report := exporter.Report{Snapshot: &detector.Snapshot{Pause: pause, GPUs: []detector.GPUView{{
+		PCI: "0000:5d:00.0", Index: &index, Status: detector.Unknown,
+		Conditions: []detector.Condition{{Reason: detector.Unmonitored, Cause: pause.String()}},
+		Ignored:    []detector.Ignored{{Reason: detector.LinkFault, By: detector.ByHand, Author: "jo", Until: time.Unix(1800000000, 0)}},
+	}}, Requests: detector.Requests{Refused: map[string]string{detector.ByClear: "annotation gpuvet.dev/clear: no"}}}}
+	answer, err := json.Marshal(report)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var out bytes.Buffer
+	if err := printStatus(&out, answer, "table"); err != nil {
+		t.Fatal(err)
+	}
+	want := `GPU  ADDRESS       STATUS   WHY  SINCE  DO  XIDS  NAME  UUID
+0    0000:5d:00.0  Unknown  -    -      -   -     -     -
+paused by hand until 2027-01-15T08:00:00Z; NVML is closed
+0000:5d:00.0: LinkFault ignored by hand (jo) until 2027-01-15T08:00:00Z
+refused: annotation gpuvet.dev/clear: no
+`
+	if diff := cmp.Diff(want, out.String()); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
 	}
 }
