@@ -36,6 +36,13 @@ An answer {} says that it was done, or that nothing happened. An error has a kin
 no-driver, lost, not-found, other, or renewed: the driver was taken away, and
 perhaps loaded anew, so start another gpuvet-nvml.
 
+Without a GPU, ask a library that plays a script, while gpuvet plays it (make
+fakelib builds the library):
+
+  gpuvet run --fake-nvml FILE --nvml-library LIBRARY --state-dir DIR
+  export GPUVET_FAKE_NVML=DIR/script/page
+  gpuvet-nvml --library LIBRARY --sysfs DIR/script/sys
+
 Flags:
   --library PATH   the NVML library, or its name for the dynamic loader to find
                    (libnvidia-ml.so.1)
@@ -68,6 +75,12 @@ func run(args []string, in io.Reader, out, errs io.Writer) int {
 		return 2
 	case flags.NArg() > 0:
 		fmt.Fprintf(errs, "gpuvet-nvml: %q: expected no argument; see gpuvet-nvml --help\n", flags.Arg(0))
+		return 2
+	case o.Library == "":
+		fmt.Fprintln(errs, `gpuvet-nvml: --library "": expected the path or the name of a library`)
+		return 2
+	case o.Sysfs == "":
+		fmt.Fprintln(errs, `gpuvet-nvml: --sysfs "": expected a folder`)
 		return 2
 	case *show:
 		fmt.Fprintf(out, "gpuvet-nvml %s %s %s/%s\n", o.Version, runtime.Version(), runtime.GOOS, runtime.GOARCH)

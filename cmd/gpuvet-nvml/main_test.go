@@ -29,6 +29,7 @@ func TestHelpTeachesEveryQuestionAndFlag(t *testing.T) {
 		`"open"`, `"list"`, `"describe"`, `"readings"`, `"health"`, `"watch"`, `"events"`,
 		"--library", "--sysfs", "--version", "libnvidia-ml.so.1", "/sys",
 		"no-driver", "lost", "not-found", "renewed", "other",
+		"GPUVET_FAKE_NVML=DIR/script/page", "--sysfs DIR/script/sys",
 	} {
 		if !strings.Contains(out, word) {
 			t.Errorf("help does not tell of %s", word)
@@ -53,6 +54,15 @@ func TestBadInputIsToldApart(t *testing.T) {
 		code, out, errs := started(t, "", args...)
 		if code != 2 || out != "" || !strings.Contains(errs, strings.TrimLeft(args[0], "-")) || !strings.Contains(errs, "--help") {
 			t.Errorf("%q: exit code %d, output %q, errors %q", args, code, out, errs)
+		}
+	}
+}
+
+func TestEmptyPathIsBadInput(t *testing.T) {
+	for _, name := range []string{"--library", "--sysfs"} {
+		code, out, errs := started(t, "", name, "")
+		if code != 2 || out != "" || !strings.Contains(errs, name+` "": expected`) {
+			t.Errorf("%s: exit code %d, output %q, errors %q", name, code, out, errs)
 		}
 	}
 }
