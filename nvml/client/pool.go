@@ -259,14 +259,14 @@ func (c *Client) detach(w *worker) *call {
 // blame tells of a worker that went wrong, and holds back what it went wrong
 // over; the lock is held.
 func (c *Client) blame(w *worker, q *call, message string, cause error) {
-	h, gpu := &c.hold, ""
+	h, gpu := &c.hold, zap.Skip()
 	if q != nil && q.GPU != "" {
 		g := c.gpu(q.GPU)
 		g.bad = true
-		h, gpu = &g.hold, q.GPU
+		h, gpu = &g.hold, zap.String("gpu", q.GPU)
 	}
 	h.fail(cause)
 	if more, ok := c.wrongs.take(); ok {
-		c.log.Warn(message, zap.Int("pid", w.pid()), zap.String("gpu", gpu), untold(more), zap.Error(cause))
+		c.log.Warn(message, zap.Int("pid", w.pid()), gpu, untold(more), zap.Error(cause))
 	}
 }
