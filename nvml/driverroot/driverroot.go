@@ -16,6 +16,7 @@ import (
 	"debug/elf"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -112,13 +113,13 @@ var folders = []string{
 // linkerCache is the dynamic linker's list of libraries, within a root.
 const linkerCache = "/etc/ld.so.cache"
 
-// Find finds the library. An error wraps [ErrNotFound], and says where it was
-// looked for and why what was there would not do.
+// Find finds the library. An error wraps [ErrNotFound], and says in which roots
+// it was looked for and why what was there would not do.
 func Find(o Options) (Found, error) {
 	s := search{host: filepath.Clean(cmp.Or(o.Host, "/"))}
 	switch {
 	case o.Library != "":
-		s.try(Given, s.host, o.Library)
+		s.take(o.Library)
 	case o.Root != "":
 		s.lookIn(Given, o.Root)
 	default:
@@ -127,7 +128,7 @@ func Find(o Options) (Found, error) {
 		}
 	}
 	if len(s.found) == 0 {
-		return Found{}, fmt.Errorf("find the driver: %w in %s", ErrNotFound, strings.Join(s.looked, ", "))
+		return Found{}, s.failure()
 	}
 	first := s.found[0]
 	for _, other := range s.found[1:] {
@@ -138,19 +139,43 @@ func Find(o Options) (Found, error) {
 
 // search is one look around.
 type search struct {
-	host   string
-	found  []Found  // at most one per root, and each library once
-	looked []string // for the error
+	host  string
+	found []Found // at most one per root, and each library once
+
+	roots []string // in which it was looked for
+	unfit []string // what would not do, and why
+}
+
+func (s *search) failure() error {
+	var where, why string
+	if len(s.roots) > 0 {
+		where = " in " + strings.Join(s.roots, ", ")
+	}
+	if len(s.unfit) > 0 {
+		why = ": " + strings.Join(s.unfit, ", ")
+	}
+	return fmt.Errorf("%w%s%s", ErrNotFound, where, why)
+}
+
+// take takes the one file that is asked for.
+func (s *search) take(file string) {
+	if !s.try(Given, s.host, file) && len(s.unfit) == 0 {
+		s.unfit = append(s.unfit, filepath.Join(s.host, file)+" does not exist")
+	}
 }
 
 // lookIn looks in a root of the node, and ends with its first library.
 func (s *search) lookIn(layout Layout, path string) {
 	root, err := securejoin.SecureJoin(s.host, path)
 	if err != nil {
-		s.looked = append(s.looked, fmt.Sprintf("%s (%v)", filepath.Join(s.host, path), err))
+		s.unfit = append(s.unfit, fmt.Sprintf("%s %v", filepath.Join(s.host, path), cause(err)))
 		return
 	}
-	s.looked = append(s.looked, root)
+	if _, err := os.Stat(root); err != nil && layout == Given {
+		s.unfit = append(s.unfit, fmt.Sprintf("%s %v", root, cause(err)))
+		return
+	}
+	s.roots = append(s.roots, root)
 	for _, folder := range folders {
 		if s.try(layout, root, filepath.Join(folder, Name)) {
 			return
@@ -172,8 +197,8 @@ func (s *search) try(layout Layout, root, file string) bool {
 		err = usable(library)
 	}
 	if err != nil {
-		if layout == Given || !securejoin.IsNotExist(err) {
-			s.looked = append(s.looked, fmt.Sprintf("%s (%v)", filepath.Join(root, file), cause(err)))
+		if !securejoin.IsNotExist(err) {
+			s.unfit = append(s.unfit, fmt.Sprintf("%s %v", filepath.Join(root, file), cause(err)))
 		}
 		return false
 	}
@@ -195,17 +220,28 @@ func usable(file string) error {
 	case err != nil:
 		return err
 	case !info.Mode().IsRegular():
-		return errors.New("not a file")
+		return errors.New("is not a file")
 	case info.Size() == 0:
-		return errors.New("empty")
+		return errors.New("is empty")
 	}
-	library, err := elf.Open(file)
+	content, err := os.Open(file)
 	if err != nil {
 		return err
 	}
-	defer library.Close()
+	defer content.Close()
+	magic := make([]byte, len(elf.ELFMAG))
+	if _, err := content.ReadAt(magic, 0); err != nil && !errors.Is(err, io.EOF) {
+		return err
+	}
+	if string(magic) != elf.ELFMAG {
+		return errors.New("is no library (not an ELF file)")
+	}
+	library, err := elf.NewFile(content)
+	if err != nil {
+		return errors.New("is no library (a damaged ELF file)")
+	}
 	if want, known := machines[runtime.GOARCH]; known && library.Machine != want {
-		return fmt.Errorf("for %s", library.Machine)
+		return fmt.Errorf("is for %s", library.Machine)
 	}
 	return nil
 }
@@ -236,8 +272,11 @@ func cached(root string) []string {
 
 // cause is the error without the path, which is said already.
 func cause(err error) error {
+	if errors.Is(err, fs.ErrNotExist) {
+		return errors.New("does not exist")
+	}
 	if at, ok := errors.AsType[*fs.PathError](err); ok {
-		return at.Err
+		return fmt.Errorf("cannot be read (%w)", at.Err)
 	}
 	return err
 }

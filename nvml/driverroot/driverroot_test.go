@@ -207,17 +207,19 @@ func TestWhatCannotBeLoadedIsPassedOver(t *testing.T) {
 		t.Fatal(err)
 	}
 	n.file("/lib/x86_64-linux-gnu/libnvidia-ml.so.1", []byte("version https://git-lfs.github.com/spec/v1"))
+	n.file("/lib/aarch64-linux-gnu/libnvidia-ml.so.1", library(t, ours())[:20])
 
 	_, err := driverroot.Find(driverroot.Options{Host: n.root})
 	if !errors.Is(err, driverroot.ErrNotFound) {
 		t.Fatalf("error %v, want ErrNotFound", err)
 	}
 	for _, want := range []string{
-		n.at("/usr/lib/x86_64-linux-gnu/libnvidia-ml.so.1") + " (not a file)",
-		n.at("/usr/lib/aarch64-linux-gnu/libnvidia-ml.so.1") + " (empty)",
-		n.at("/usr/lib64/libnvidia-ml.so.1") + " (for " + theirs().String() + ")",
-		n.at("/usr/lib/libnvidia-ml.so.1") + " (not a file)",
-		n.at("/lib/x86_64-linux-gnu/libnvidia-ml.so.1") + " (bad magic number",
+		n.at("/usr/lib/x86_64-linux-gnu/libnvidia-ml.so.1") + " is not a file",
+		n.at("/usr/lib/aarch64-linux-gnu/libnvidia-ml.so.1") + " is empty",
+		n.at("/usr/lib64/libnvidia-ml.so.1") + " is for " + theirs().String(),
+		n.at("/usr/lib/libnvidia-ml.so.1") + " is not a file",
+		n.at("/lib/x86_64-linux-gnu/libnvidia-ml.so.1") + " is no library (not an ELF file)",
+		n.at("/lib/aarch64-linux-gnu/libnvidia-ml.so.1") + " is no library (a damaged ELF file)",
 	} {
 		if !strings.Contains(err.Error(), want) {
 			t.Errorf("error %q does not say %q", err, want)
@@ -298,8 +300,12 @@ func TestGivenRootIsTheOnlyOne(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, err := driverroot.Find(driverroot.Options{Host: n.root, Root: "/srv/driver"})
-	if !errors.Is(err, driverroot.ErrNotFound) || !strings.Contains(err.Error(), n.at("/srv/driver")) {
-		t.Errorf("error %v, want ErrNotFound in %s", err, n.at("/srv/driver"))
+	if want := "no usable libnvidia-ml.so.1 in " + n.at("/srv/driver"); !errors.Is(err, driverroot.ErrNotFound) || err.Error() != want {
+		t.Errorf("error %v, want %s", err, want)
+	}
+	_, err = driverroot.Find(driverroot.Options{Host: n.root, Root: "/srv/gone"})
+	if want := "no usable libnvidia-ml.so.1: " + n.at("/srv/gone") + " does not exist"; !errors.Is(err, driverroot.ErrNotFound) || err.Error() != want {
+		t.Errorf("error %v, want %s", err, want)
 	}
 }
 
@@ -313,7 +319,7 @@ func TestGivenLibraryIsTheOnlyOne(t *testing.T) {
 	}
 
 	_, err := driverroot.Find(driverroot.Options{Host: n.root, Library: "/srv/gone.so"})
-	if !errors.Is(err, driverroot.ErrNotFound) || !strings.Contains(err.Error(), n.at("/srv/gone.so")+" (no such file or directory)") {
-		t.Errorf("error %v, want ErrNotFound of %s", err, n.at("/srv/gone.so"))
+	if want := "no usable libnvidia-ml.so.1: " + n.at("/srv/gone.so") + " does not exist"; !errors.Is(err, driverroot.ErrNotFound) || err.Error() != want {
+		t.Errorf("error %v, want %s", err, want)
 	}
 }
