@@ -1,7 +1,6 @@
 package detector
 
 import (
-	"fmt"
 	"slices"
 	"time"
 )
@@ -49,10 +48,11 @@ func (f *folding) advance() {
 
 // forgetHeld drops what was never visible and only a fact: a start of the daemon
 // looks anew. An event is not told again, and is held on; but a boot ends the
-// clock of its hold, and drops it too.
+// clock of its hold, and drops it too. Nor does a fault end that only a GPU that
+// answers can end: nobody has looked.
 func (f *folding) forgetHeld() {
 	renewed := f.event.Boot != f.next.Boot
-	held := func(c Condition) bool { return c.Held != nil && (renewed || !c.Event) }
+	held := func(c Condition) bool { return !c.Visible() && (renewed || !c.Event) }
 	if slices.ContainsFunc(f.next.Node, held) {
 		f.next.Node = slices.DeleteFunc(slices.Clone(f.next.Node), held)
 	}
@@ -61,24 +61,37 @@ func (f *folding) forgetHeld() {
 			g = f.own(i)
 			g.Conditions = slices.DeleteFunc(slices.Clone(g.Conditions), held)
 		}
+		if slices.ContainsFunc(g.Conditions, Condition.guarded) {
+			g = f.own(i)
+			g.Conditions = slices.Clone(g.Conditions)
+			for j := range g.Conditions {
+				if c := &g.Conditions[j]; c.guarded() {
+					c.Ends, c.Ending = 0, ""
+				}
+			}
+		}
 	}
 }
+
+// guarded reports whether the end of a fault is in sight, and comes only if the
+// GPU goes on to answer well.
+func (c Condition) guarded() bool { return c.Ends != 0 && c.Effect.Fences() }
 
 // deadline is the earliest time at which something changes by itself, as the
 // clocks stand; zero if nothing will.
 func (s *State) deadline(now time.Time, mono time.Duration) time.Time {
 	var first time.Time
-	note := func(conditions []Condition) {
-		for _, c := range conditions {
-			if due := c.due(now, mono); !due.IsZero() && (first.IsZero() || due.Before(first)) {
+	note := func(g *GPU, conditions []Condition) {
+		for i := range conditions {
+			if due := conditions[i].due(g, now, mono); !due.IsZero() && (first.IsZero() || due.Before(first)) {
 				first = due
 			}
 		}
 	}
 	for _, g := range s.GPUs {
-		note(g.Conditions)
+		note(g, g.Conditions)
 	}
-	note(s.Node)
+	note(nil, s.Node)
 	if s.Pause != nil {
 		if due := now.Add(s.Pause.Ends - mono); first.IsZero() || due.Before(first) {
 			first = due
@@ -88,15 +101,19 @@ func (s *State) deadline(now time.Time, mono time.Duration) time.Time {
 }
 
 // due is when a condition becomes visible or ends by itself. Both run on the
-// clock since boot, and are told on the wall clock as both stand.
-func (c *Condition) due(now time.Time, mono time.Duration) time.Time {
-	if c.Held != nil {
+// clock since boot, and are told on the wall clock as both stand. g is nil for a
+// fault of the node.
+func (c *Condition) due(g *GPU, now time.Time, mono time.Duration) time.Time {
+	switch {
+	case c.Held != nil && c.Polled && g != nil && g.Well == 0:
+		return time.Time{}
+	case c.Held != nil:
 		return now.Add(*c.Held - mono)
+	case c.Ends != 0:
+		return now.Add(c.Ends - mono)
+	default:
+		return time.Time{}
 	}
-	if c.Quiet > 0 && c.Fact == "" {
-		return now.Add(c.Mono + c.Quiet - mono)
-	}
-	return time.Time{}
 }
 
 // fire lets everything happen that is due at one moment.
@@ -105,22 +122,26 @@ func (f *folding) fire(due, now time.Time, mono time.Duration) {
 	if p := f.next.Pause; p != nil && !now.Add(p.Ends-mono).After(due) {
 		f.endPause("its time is over", due, p.Ends)
 	}
-	isDue := func(c Condition) bool {
-		at := c.due(now, mono)
+	isDue := func(g *GPU, c *Condition) bool {
+		at := c.due(g, now, mono)
 		return !at.IsZero() && !at.After(due)
 	}
 	each := func(g *GPU, pci string, conditions []Condition) []Condition {
 		var kept []Condition
 		for _, c := range conditions {
 			switch {
-			case !isDue(c):
+			case !isDue(g, &c):
 				kept = append(kept, c)
 			case c.Held != nil:
 				c.Held = nil
-				f.tell(pci, c, Raised, c.Cause, due)
+				if c.Visible() {
+					f.tell(pci, c, Raised, because(c.Cause, c.Why), due)
+				}
 				kept = append(kept, c)
 			default:
-				f.tell(pci, c, Cleared, fmt.Sprintf("quiet for %s", c.Quiet), due)
+				if c.Visible() {
+					f.tell(pci, c, Cleared, ended(c.Ending, c), due)
+				}
 				if g != nil {
 					g.end(c)
 				}
@@ -129,12 +150,12 @@ func (f *folding) fire(due, now time.Time, mono time.Duration) {
 		return kept
 	}
 	for i, g := range f.next.GPUs {
-		if slices.ContainsFunc(g.Conditions, isDue) {
+		if slices.ContainsFunc(g.Conditions, func(c Condition) bool { return isDue(g, &c) }) {
 			g = f.own(i)
 			g.Conditions = each(g, g.PCI, g.Conditions)
 		}
 	}
-	if slices.ContainsFunc(f.next.Node, isDue) {
+	if slices.ContainsFunc(f.next.Node, func(c Condition) bool { return isDue(nil, &c) }) {
 		f.next.Node = each(nil, "", f.next.Node)
 	}
 }

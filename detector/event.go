@@ -90,6 +90,7 @@ const (
 	KindUnresponsive   Kind = "Unresponsive"   // calls about it do not return
 	KindResponsive     Kind = "Responsive"     // they do again
 	KindRecoveryAction Kind = "RecoveryAction" // Fields: action, a number of NVML field 230
+	KindReset          Kind = "GPUReset"       // it was reset since its answer before; Fields: sign, ago: how long ago that was
 	KindRemapPending   Kind = "RemapPending"   // Fields: pending, true or false
 	KindRemapFailed    Kind = "RemapFailed"    // Fields: failed, true or false
 	KindDriverEvent    Kind = "DriverEvent"    // Fields: type; any other NVML event

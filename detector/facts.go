@@ -32,6 +32,7 @@ type told struct {
 	index    int
 	answered time.Time // last answer
 	facts    map[Kind]string
+	only     growing // the counters that only a reset begins anew
 }
 
 // NewFacts makes the source; it emits from Observe and Age only.
@@ -128,6 +129,7 @@ func (f *Facts) found(at time.Time, gpu nvml.GPU, index int) {
 		gpu = g.gpu // it could not be asked, and is not another one for that
 	case known && g.gpu.UUID != "" && g.gpu.UUID != gpu.UUID:
 		clear(g.facts) // another GPU: nothing of it was told
+		g.only = growing{}
 	}
 	if known && g.gpu.Equal(gpu) && g.index == index && g.facts[KindGPUFound] == "present" {
 		return
@@ -176,6 +178,7 @@ func (f *Facts) health(o nvml.Observation) {
 }
 
 func (f *Facts) answered(g *told, o nvml.Observation) {
+	f.reset(g, o)
 	g.answered = o.Time
 	g.tell(f, o.Time, KindGPULost, KindGPUBack, "back", nil)
 	g.tell(f, o.Time, KindResponsive, KindResponsive, "yes", nil)

@@ -131,7 +131,7 @@ func TestFactsAreToldWhenTheyChange(t *testing.T) {
 		n.do(t, 1, fake.RemapPending(false))
 		after(11 * time.Second)
 		n.is(t, "Healthy Healthy")
-		if diff := gocmp.Diff([]string{"1 RemapPending", "1 RemapPending"}, n.facts); diff != "" {
+		if diff := gocmp.Diff([]string{"1 RemapPending", "1 GPUReset", "1 RemapPending"}, n.facts); diff != "" {
 			t.Errorf("(-want +got):\n%s", diff)
 		}
 	})
@@ -152,6 +152,8 @@ func TestGPUFallsOffTheBusAndComesBackByReload(t *testing.T) {
 		n.is(t, "Healthy Unhealthy")
 		n.do(t, 0, fake.Reload{})
 		after(5 * time.Second)
+		n.is(t, "Healthy Unhealthy")
+		after(settleTime)
 		n.is(t, "Healthy Healthy")
 	})
 }
@@ -164,6 +166,8 @@ func TestLostWithoutAnXidEndsWhenItAnswers(t *testing.T) {
 		n.is(t, "Unhealthy Healthy")
 		n.do(t, 0, fake.Lost(false))
 		after(3 * time.Second)
+		n.is(t, "Unhealthy Healthy")
+		after(settleTime)
 		n.is(t, "Healthy Healthy")
 	})
 }

@@ -38,50 +38,36 @@ func (f *folding) xid() {
 	}
 	cause := fmt.Sprintf("Xid %d", e.Xid.Code)
 	if i, ok := f.symptomOf(g, verdict); ok {
-		f.member(g, i, verdict, cause, news)
+		f.symptom(g, i, verdict, cause, news)
 		return
 	}
 	if by := e.Xid.CausedBy; by != 0 && f.policy.Xids[by].Class != Application {
 		// The driver names the cause, and it left no fault of this GPU.
 		return
 	}
-	standing := slices.ContainsFunc(g.Conditions, func(c Condition) bool { return c.Reason == verdict.Reason })
+	standing := slices.ContainsFunc(g.Conditions, func(c Condition) bool { return c.Reason == verdict.Reason && c.at(f.where(verdict)) })
 	if news == 0 && (standing || !verdict.Effect.Fences()) {
 		// The other reporter has told of it; this one may know what it did not.
 		f.detail(g, verdict.Reason)
 		return
 	}
-	f.escalate(g)
-	if verdict.Reason == UncorrectableMemory && f.remapped(g) {
-		verdict.Action = ActDrainAndReset
-	}
+	f.remaps(g)
 	f.raise(g.PCI, verdict, cause, e.Xid.Text, false)
+	if verdict.Reason == UncorrectableMemory {
+		f.remapped(g)
+	}
 }
 
-// escalate notes that a failed memory now also touched the row remapper: the
-// work must leave before the reset (NVIDIA's workflow for Xid 48 with 63 or 64).
-func (f *folding) escalate(g *GPU) {
-	if code := f.event.Xid.Code; code != 63 && code != 64 {
-		return
-	}
-	i := slices.IndexFunc(g.Conditions, func(c Condition) bool {
-		return c.Reason == UncorrectableMemory && slices.ContainsFunc(c.Xids, func(x int) bool { return x == 48 || x == 171 || x == 172 })
-	})
-	if i < 0 || g.Conditions[i].Action == ActDrainAndReset {
+// detail lets the second reporter of a fault say what the first could not.
+func (f *folding) detail(g *GPU, reason Reason) {
+	i := slices.IndexFunc(g.Conditions, func(c Condition) bool { return c.Reason == reason && c.Message == "" })
+	if i < 0 || f.event.Xid.Text == "" {
 		return
 	}
 	g.Conditions = slices.Clone(g.Conditions)
 	c := &g.Conditions[i]
-	c.Action = ActDrainAndReset
-	c.Xids = with(c.Xids, f.event.Xid.Code)
-	f.tell(g.PCI, *c, Folded, fmt.Sprintf("Xid %d", f.event.Xid.Code), f.event.Time)
-}
-
-// remapped reports whether the row remapper was at work just before.
-func (f *folding) remapped(g *GPU) bool {
-	return slices.ContainsFunc(g.Xids, func(x XidCount) bool {
-		return (x.Code == 63 || x.Code == 64) && f.event.Time.Sub(x.Last).Abs() <= symptomSpan
-	})
+	c.Message = f.event.Xid.Text
+	c.Why = cmp.Or(c.Why, why(f.event.Xid, f.next.Driver.Major()))
 }
 
 func (f *folding) countXid(g *GPU, news uint64) {
@@ -98,58 +84,6 @@ func (f *folding) countXid(g *GPU, news uint64) {
 	if f.event.Time.After(g.Xids[i].Last) {
 		g.Xids[i].Last = f.event.Time
 	}
-}
-
-// symptomOf finds the fault that explains the report: Xid 45 after another
-// fault, or named by the driver as caused by one; and whatever a lost GPU
-// prints afterwards.
-func (f *folding) symptomOf(g *GPU, v Verdict) (int, bool) {
-	e := &f.event
-	for i, c := range g.Conditions {
-		switch {
-		case c.Class == Application || c.Reason == v.Reason:
-			continue
-		case c.Reason == GPULost && !f.outlived(c) && e.Mono >= c.Mono && (!g.Fresh || e.Time.Sub(c.Last) <= symptomSpan):
-			return i, true
-		case e.Xid.Code != 45:
-			continue
-		case e.Xid.CausedBy != 0 && slices.Contains(c.Xids, e.Xid.CausedBy):
-			return i, true
-		case e.Time.Sub(c.Last).Abs() <= symptomSpan:
-			return i, true
-		}
-	}
-	return 0, false
-}
-
-// member adds a report to the fault that explains it.
-func (f *folding) member(g *GPU, i int, v Verdict, cause string, news uint64) {
-	g.Conditions = slices.Clone(g.Conditions)
-	c := &g.Conditions[i]
-	first := !slices.Contains(c.Xids, f.event.Xid.Code)
-	c.Xids = with(c.Xids, f.event.Xid.Code)
-	if f.event.Time.After(c.Last) {
-		c.Last = f.event.Time
-	}
-	c.Mono, c.Boot = max(c.Mono, f.event.Mono), f.next.Boot
-	if news == 0 || !first {
-		return
-	}
-	folded := Condition{Reason: v.Reason, Class: v.Class, Effect: v.Effect, Action: v.Action, Incident: c.Incident}
-	if folded.Reason == "" {
-		folded.Reason = c.Reason
-	}
-	f.tell(g.PCI, folded, Folded, fmt.Sprintf("%s is a symptom of %s", cause, c.Cause), f.event.Time)
-}
-
-// detail lets the second reporter of a fault say what the first could not.
-func (f *folding) detail(g *GPU, reason Reason) {
-	i := slices.IndexFunc(g.Conditions, func(c Condition) bool { return c.Reason == reason && c.Message == "" })
-	if i < 0 || f.event.Xid.Text == "" {
-		return
-	}
-	g.Conditions = slices.Clone(g.Conditions)
-	g.Conditions[i].Message = f.event.Xid.Text
 }
 
 // raise begins a fault, or adds a sign to one under way. With fact, the fault
@@ -171,14 +105,19 @@ func (f *folding) raise(pci string, v Verdict, cause, message string, fact bool)
 		f.next.Counters.Late++
 		return
 	}
-	list := slices.Clone(*conditions)
-	i := slices.IndexFunc(list, func(c Condition) bool { return c.Reason == v.Reason })
-	if i < 0 {
-		list = append(list, f.begin(v, row, cause, message))
+	list, where := slices.Clone(*conditions), f.where(v)
+	if where.GPUInstance != nil && len(list) >= maxConditions {
+		where = Device{}
+	}
+	is := func(c Condition) bool { return c.Reason == v.Reason && c.at(where) }
+	i := slices.IndexFunc(list, is)
+	begins := i < 0
+	if begins {
+		list = append(list, f.begin(v, row, where, cause, message))
 		i = len(list) - 1
 	}
 	c := &list[i]
-	before := c.Effect
+	before, seen := c.Effect, c.Visible() && !begins
 	if v.Effect.Harder(c.Effect) {
 		c.Effect, c.Class, c.Action = v.Effect, v.Class, v.Action
 	}
@@ -193,23 +132,48 @@ func (f *folding) raise(pci string, v Verdict, cause, message string, fact bool)
 	} else {
 		c.Event = true
 	}
-	if e.Xid != nil {
-		c.Xids = with(c.Xids, e.Xid.Code)
+	c.join(e.member())
+	if uint64(c.Repeat) <= c.Count {
+		c.Repeat = 0
 	}
-	*conditions = list
-	if c.Visible() && (c.Count == 1 || before != c.Effect) {
+	if c.Visible() && (!seen || before != c.Effect) {
 		f.tell(pci, *c, Raised, because(cause, why(e.Xid, f.next.Driver.Major())), e.Time)
 	}
+	if begins {
+		list = f.adopt(pci, list, i)
+	}
+	*conditions = list
 }
 
-func (f *folding) begin(v Verdict, row Row, cause, message string) Condition {
+// maxConditions bounds the faults of one GPU that are kept apart by MIG instance.
+const maxConditions = 64
+
+// where is the MIG instance that a fault stays with: one that the driver has
+// contained, or the work's own. Every other is the whole GPU's.
+func (f *folding) where(v Verdict) Device {
+	d := f.event.GPU
+	if d.GPUInstance == nil || v.Class != Application && v.Reason != ContainedMemoryError {
+		return Device{}
+	}
+	return Device{GPUInstance: d.GPUInstance, ComputeInstance: d.ComputeInstance}
+}
+
+func (f *folding) begin(v Verdict, row Row, where Device, cause, message string) Condition {
 	e := &f.event
 	c := Condition{
 		Reason: v.Reason, Class: v.Class, Scope: row.Scope, Effect: v.Effect, Action: v.Action, Taint: row.Taint,
+		GPUInstance: where.GPUInstance, ComputeInstance: where.ComputeInstance,
 		Cause: cause, Why: why(e.Xid, f.next.Driver.Major()), Since: e.Time, Last: e.Time, Message: message, Incident: e.ID,
+		Polled: row.Polled,
+	}
+	if where.GPUInstance != nil {
+		c.Scope = ScopeInstance
 	}
 	if row.Clear == ClearQuiet {
 		c.Quiet = row.Quiet
+	}
+	if e.Xid == nil || !rateLimited[e.Xid.Code] {
+		c.Repeat = row.Repeat.Count
 	}
 	if row.Hold > 0 {
 		until := f.next.Mono + row.Hold
@@ -270,6 +234,8 @@ func (f *folding) fact() {
 		if action, err := strconv.Atoi(e.Fields["action"]); err == nil {
 			f.recovery(g, action)
 		}
+	case KindReset:
+		f.resets(g)
 	case KindRemapPending:
 		g.Pending = e.Fields["pending"] == "true"
 		f.level(g, g.Pending, Verdict{Reason: RowRemapPending, Class: Hardware, Action: ActDrainAndReset}, "a row remap waits for a reset")
@@ -322,6 +288,7 @@ var recoveryReasons = []Reason{ResetRequired, RebootRequired, LinkFault}
 // recovery folds what the driver asks for. Each action stands for one reason;
 // what it asked for before is no longer a fact.
 func (f *folding) recovery(g *GPU, action int) {
+	f.takenBack(g, g.Recovery, action)
 	g.Recovery = action
 	v := recovery(action)
 	for _, reason := range recoveryReasons {

@@ -15,8 +15,6 @@ const (
 	maxCodes = 256
 	// keptTransitions is how many of the last ones a snapshot shows.
 	keptTransitions = 32
-	// symptomSpan is how long after a fault its sympathetic Xid 45 comes.
-	symptomSpan = time.Minute
 )
 
 // fold is the decision: it takes the state and one event, and gives the next
@@ -117,6 +115,8 @@ func (f *folding) apply() {
 	case KindGPULost, KindInit:
 		f.byMinor()
 		f.kernelFault()
+	case KindLink:
+		f.linkError()
 	case KindPCIe:
 		f.busError()
 	case KindLogGap:
@@ -124,7 +124,7 @@ func (f *folding) apply() {
 		f.next.Counters.Gaps++
 		f.next.Counters.Lost += lost
 	case KindGPUFound, KindGPUMissing, KindGPUBack, KindFresh, KindStale, KindUnresponsive, KindResponsive,
-		KindRecoveryAction, KindRemapPending, KindRemapFailed:
+		KindRecoveryAction, KindRemapPending, KindRemapFailed, KindReset:
 		f.fact()
 	case KindBoot:
 		f.boot()
@@ -152,7 +152,7 @@ func (f *folding) apply() {
 		f.clearByHand()
 	case KindTaintIntended, KindTaintApplied, KindTaintRemoved:
 		f.taint()
-	case KindHang, KindLink, KindRecovery, KindSoftware, KindDriverEvent:
+	case KindHang, KindRecovery, KindSoftware, KindDriverEvent:
 		// Counted and kept; they decide nothing by themselves. Some are a sign.
 	}
 }
@@ -195,6 +195,13 @@ func (f *folding) note(what Reason, cause string, at time.Time) {
 	f.transitions = append(f.transitions, Transition{
 		Seq: f.next.Seq, Time: at, Condition: what, Status: Noted, Class: Information, Action: ActNone, Cause: cause,
 	})
+}
+
+// noteGPU does the same for one about a GPU.
+func (f *folding) noteGPU(g *GPU, what Reason, cause string) {
+	f.note(what, cause, f.event.Time)
+	t := &f.transitions[len(f.transitions)-1]
+	t.PCI, t.UUID, t.GPU = g.PCI, g.UUID, g.Index
 }
 
 // remember keeps the last transitions for those who look.

@@ -109,6 +109,12 @@ func (s *script) gpu(seconds float64, pci string, kind Kind, fields map[string]s
 	s.fold(Event{Source: SourceState, Kind: kind, Time: at(seconds), GPU: Device{PCI: pci}, Fields: fields})
 }
 
+// rest lets time pass in which the GPUs go on as they are.
+func (s *script) rest(seconds float64) {
+	s.t.Helper()
+	s.fold(Event{Source: "nobody", Kind: "Rest", Time: at(seconds)})
+}
+
 func (s *script) line(seconds float64, text string) {
 	s.t.Helper()
 	e, ok := NewKernelLog().event([]byte(text))
@@ -274,9 +280,18 @@ func TestResetClassFaultEndsByEvidenceOnly(t *testing.T) {
 		play func(*script)
 		want []string
 	}{
-		{"answering again is not enough", func(s *script) { s.well(10, gpuA) }, nil},
 		{"time is not enough", func(s *script) { s.well(86400, gpuB) }, nil},
-		{"driver loaded again", func(s *script) { s.driver(10, "b") }, []string{gpuA + " GPULost cleared: driver was loaded again"}},
+		{"it answers again", func(s *script) { s.well(10, gpuA); s.rest(39.9) }, nil},
+		{"it answers again for a while", func(s *script) { s.well(10, gpuA); s.rest(40) }, []string{gpuA + " GPULost cleared: it answers again"}},
+		{"it answers and asks for a reboot", func(s *script) {
+			s.well(10, gpuA)
+			s.gpu(11, gpuA, KindRecoveryAction, map[string]string{"action": "2"})
+			s.rest(3600)
+		}, []string{gpuA + " RebootRequired raised: recovery action node-reboot"}},
+		{"it answers, and then not", func(s *script) { s.well(10, gpuA); s.gpu(35, gpuA, KindStale, nil); s.rest(3600) }, nil},
+		{"it answers, and the daemon stops", func(s *script) { s.well(10, gpuA); s.start(3600, "boot-1"); s.rest(7200) }, nil},
+		{"driver loaded again", func(s *script) { s.driver(10, "b"); s.rest(39.9) }, nil},
+		{"driver loaded again, and well", func(s *script) { s.driver(10, "b"); s.rest(40) }, []string{gpuA + " GPULost cleared: driver was loaded again"}},
 		{"driver loaded again, still lost", func(s *script) {
 			s.fold(Event{Source: SourceState, Kind: KindDriverLoaded, Time: at(10), Fields: map[string]string{"load": "b", "ago": "500ms"}})
 			s.gpu(10, gpuA, KindGPULost, nil)
@@ -286,9 +301,10 @@ func TestResetClassFaultEndsByEvidenceOnly(t *testing.T) {
 			s.gpu(11, gpuA, KindGPUBack, nil)
 			s.gpu(11, gpuA, KindRecoveryAction, map[string]string{"action": "1"})
 			s.gpu(11, gpuA, KindFresh, nil)
+			s.rest(3600)
 		}, []string{gpuA + " ResetRequired raised: recovery action gpu-reset"}},
-		{"restart of the daemon", func(s *script) { s.start(10, "boot-1"); s.driver(11, "a") }, nil},
-		{"reboot", func(s *script) { s.start(10, "boot-2"); s.driver(11, "c") }, []string{gpuA + " GPULost cleared: node was rebooted"}},
+		{"restart of the daemon", func(s *script) { s.start(10, "boot-1"); s.driver(11, "a"); s.rest(20) }, nil},
+		{"reboot", func(s *script) { s.start(10, "boot-2"); s.driver(11, "c"); s.rest(41) }, []string{gpuA + " GPULost cleared: node was rebooted"}},
 		{"reboot without a driver", func(s *script) {
 			s.start(10, "boot-2")
 			s.fold(Event{Source: SourceState, Kind: KindDriverMissing, Time: at(11), Fields: map[string]string{"cause": "x"}})
@@ -303,7 +319,8 @@ func TestResetClassFaultEndsByEvidenceOnly(t *testing.T) {
 		{"by hand while NVML still says so, and then not", func(s *script) {
 			s.fold(Event{Source: SourceHand, Kind: KindClear, Time: at(10), GPU: Device{PCI: gpuA}})
 			s.well(11, gpuA)
-		}, []string{gpuA + " GPULost cleared: the driver no longer says so"}},
+			s.rest(41)
+		}, []string{gpuA + " GPULost cleared: it answers again"}},
 		{"by hand, another reason", func(s *script) {
 			s.fold(Event{Source: SourceHand, Kind: KindClear, Time: at(10), GPU: Device{PCI: gpuA}, Fields: map[string]string{"reason": "LinkFault"}})
 		}, nil},
@@ -322,6 +339,7 @@ func TestLateSignDoesNotReopenWhatWasCleared(t *testing.T) {
 	s.driver(1, "a")
 	s.xid(20, gpuA, 119, "x")
 	s.driver(30, "b")
+	s.rest(61)
 	s.told = nil
 	s.xid(15, gpuA, 119, "x")
 	s.says()
@@ -331,7 +349,7 @@ func TestLateSignDoesNotReopenWhatWasCleared(t *testing.T) {
 	if got := s.count(gpuA, 119); got != 2 {
 		t.Errorf("counted %d, want 2: a late Xid is still an Xid", got)
 	}
-	s.xid(40, gpuA, 119, "x")
+	s.xid(70, gpuA, 119, "x")
 	s.says(gpuA + " ResetRequired raised: Xid 119")
 }
 
@@ -490,8 +508,9 @@ func TestWallClockThatIsSetHidesNoFaultAndHurriesNone(t *testing.T) {
 		s.driver(1, "a")
 		s.xid(2, gpuA, 119, "x")
 		s.driver(3, "b")
+		s.rest(34)
 		s.told = nil
-		e := event(10-hour, 10, KindXid)
+		e := event(40-hour, 40, KindXid)
 		e.Source, e.Xid = SourceKernelLog, &Report{Code: 119}
 		s.fold(e)
 		s.says(gpuA + " ResetRequired raised: Xid 119")
@@ -515,6 +534,7 @@ func TestWallClockThatIsSetHidesNoFaultAndHurriesNone(t *testing.T) {
 		s.driver(1, "a")
 		s.xid(2, gpuA, 119, "x")
 		s.driver(3, "b")
+		s.rest(34)
 		s.start(-hour, "boot-2")
 		s.driver(1-hour, "c")
 		s.told = nil
@@ -530,8 +550,9 @@ func TestSameFaultAfterARebootIsANewOne(t *testing.T) {
 	s.xid(2, gpuA, 79, "GPU has fallen off the bus.")
 	s.start(100, "boot-2")
 	s.driver(110, "c")
+	s.rest(141)
 	s.told = nil
-	s.xid(120, gpuA, 79, "GPU has fallen off the bus.")
+	s.xid(150, gpuA, 79, "GPU has fallen off the bus.")
 	s.says(gpuA + " GPULost raised: Xid 79")
 }
 
@@ -570,6 +591,7 @@ func TestFaultAfterAReloadIsNotEndedByIt(t *testing.T) {
 		reload(s, 25)
 		s.fold(Event{Source: SourceState, Kind: KindDriverLoaded, Time: at(41), Fields: map[string]string{"load": "b"}})
 		s.well(41, gpuA)
+		s.rest(72)
 		s.says(gpuA+" UncorrectableMemory raised: Xid 95", gpuA+" UncorrectableMemory cleared: driver was loaded again")
 	})
 	t.Run("not before the GPU has answered", func(t *testing.T) {
@@ -586,6 +608,7 @@ func TestFaultAfterAReloadIsNotEndedByIt(t *testing.T) {
 		s.xid(2, gpuA, 95, "Uncontained")
 		s.driver(30, "b")
 		s.line(29.5, banner)
+		s.rest(61)
 		s.status(gpuA, Healthy)
 	})
 }
@@ -600,6 +623,7 @@ func TestLostGPUOfTheLastBootSwallowsNothing(t *testing.T) {
 	s.told = nil
 	s.xid(105, gpuA, 95, "Uncontained")
 	s.driver(110, "c")
+	s.rest(141)
 	s.says(gpuA+" UncorrectableMemory raised: Xid 95", gpuA+" GPULost cleared: node was rebooted")
 	s.status(gpuA, Unhealthy)
 }

@@ -143,6 +143,7 @@ func TestDriverThatAnswersNothingIsAFaultOfTheNode(t *testing.T) {
 		Reason: DriverStuck, Class: Driver, Scope: ScopeNode, Effect: NoSchedule, Action: ActRebootNode, Taint: TaintUnresponsive,
 		Cause: "the driver answers no question", Message: "4 workers are stuck", Since: at(10), Last: at(10), Mono: time.Hour + 10*time.Second,
 		Count: 1, Incident: node[0].Incident, Fact: SourceState, Boot: "boot-1",
+		Members: []Member{{Kind: KindDriverStuck, Count: 1, First: at(10), Last: at(10)}},
 	}}
 	if diff := cmp.Diff(want, node); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)

@@ -15,7 +15,7 @@ func (f *folding) kernelFault() {
 	}
 	verdict := f.policy.Kernel(*e, f.next.Driver.Major())
 	cause := map[Kind]string{
-		KindGPULost: "fallen off the bus", KindInit: "driver could not initialise it", KindPCIe: "PCIe error",
+		KindGPULost: "fallen off the bus", KindInit: "driver could not initialise it", KindPCIe: "PCIe error", KindLink: "NVLink trouble",
 	}[e.Kind]
 	if e.Kind == KindPCIe && verdict.Reason == GPULost {
 		cause = "its slot is empty or has no link"
@@ -24,6 +24,10 @@ func (f *folding) kernelFault() {
 	if fact {
 		cause = "NVML reports it lost"
 		g.Fresh = false
+	}
+	if i, ok := f.symptomOf(g, verdict); ok && !fact {
+		f.symptom(g, i, verdict, cause, 1)
+		return
 	}
 	f.raise(g.PCI, verdict, cause, e.Fields["text"], fact)
 }
@@ -38,6 +42,14 @@ func (f *folding) byMinor() {
 	i := slices.IndexFunc(f.next.GPUs, func(g *GPU) bool { return !g.Missing && g.Minor != nil && *g.Minor == minor })
 	if i >= 0 {
 		e.GPU.PCI = f.next.GPUs[i].PCI
+	}
+}
+
+// linkError folds NVLink trouble that is told without an Xid. A switch may tell it,
+// which is no GPU.
+func (f *folding) linkError() {
+	if _, known := f.next.gpu(f.event.GPU.PCI); known {
+		f.kernelFault()
 	}
 }
 

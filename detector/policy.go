@@ -36,16 +36,37 @@ type Row struct {
 	Action Action `json:"action"`
 	// Hold is how long the fault must last before anyone sees it; zero: at once.
 	Hold time.Duration `json:"hold,omitempty"`
+	// Repeat: nobody sees the fault before it was told so often; zero: at once.
+	Repeat Repeat `json:"repeat,omitzero"`
+	// Polled: every poll of NVML tells whether it is so, and its hold counts only
+	// while the GPU answers.
+	Polled bool `json:"polled,omitempty"`
 	// Clear is the evidence that ends it.
 	Clear Clear `json:"clear"`
 	// Quiet is the time without new evidence that ends it, for ClearQuiet.
 	Quiet time.Duration `json:"quiet,omitempty"`
+	// Settle is how long the GPU must have answered well before a reset or its
+	// answers end the fault.
+	Settle time.Duration `json:"settle,omitempty"`
 	// Ignore: signs are counted and recorded, and are never a condition.
 	Ignore bool `json:"ignore,omitempty"`
 	// Source says where the rule comes from: the catalogue, another document, or
 	// a user's file.
 	Source string `json:"source,omitempty"`
 }
+
+// Repeat is how often a fault must be told, each time within a while of the time
+// before. Codes that the driver itself prints less often than they happen are
+// told at once.
+type Repeat struct {
+	Count  int           `json:"count"`
+	Within time.Duration `json:"within"`
+}
+
+// rateLimited are the Xids of which the driver prints one in thirty ("Rate
+// limiting GSP RPC error prints", kernel_gsp.c), and those beside them: how many
+// lines there are says nothing.
+var rateLimited = map[int]bool{119: true, 120: true}
 
 // XidRow is the verdict on one Xid, and where it comes from.
 type XidRow struct {
@@ -63,12 +84,17 @@ type Clear string
 
 // The kinds of evidence.
 const (
-	// ClearReset: the node was booted or the driver loaded again since the last
-	// sign, the GPU answers, it asks for no recovery, and no row remap waits.
+	// ClearReset: the node was booted, the driver loaded again or the GPU reset
+	// since the last sign, the GPU answers, it asks for no recovery, and no row
+	// remap waits, all that for Row.Settle.
 	ClearReset Clear = "reset"
+	// ClearAnswer: the GPU answers again, it asks for no recovery, and no row remap
+	// waits, all that for Row.Settle.
+	ClearAnswer Clear = "answer"
 	// ClearLevel: the fact is no longer so.
 	ClearLevel Clear = "level"
-	// ClearQuiet: no sign for Row.Quiet.
+	// ClearQuiet: no sign for Row.Quiet. What fences ends only while the GPU answers
+	// and asks for nothing, and a reset ends it as with ClearReset.
 	ClearQuiet Clear = "quiet"
 	// ClearHand: a person says so.
 	ClearHand Clear = "hand"
@@ -85,19 +111,23 @@ type Verdict struct {
 // quietHour ends what is told and does not fence.
 const quietHour = time.Hour
 
+// settleTime is how long a GPU must answer well after a reset: three polls. A
+// fault that the reset has not cured shows again meanwhile.
+const settleTime = 30 * time.Second
+
 // DefaultPolicy is what NVIDIA's catalogue says, read by the rules below.
 func DefaultPolicy() *Policy {
 	const gpu, node, work = ScopeGPU, ScopeNode, ScopeWorkload
 	rows := []Row{
-		{Reason: GPULost, Scope: gpu, Taint: TaintLost, Class: Hardware, Effect: NoSchedule, Action: ActRebootNode, Clear: ClearReset, Source: "catalogue RESTART_BM; nvml.h ERROR_GPU_IS_LOST"},
-		{Reason: ResetRequired, Scope: gpu, Taint: TaintResetRequired, Class: Driver, Effect: NoSchedule, Action: ActResetGPU, Clear: ClearReset, Source: "catalogue RESET_GPU; recovery actions 1, 4 and 6"},
-		{Reason: RebootRequired, Scope: gpu, Taint: TaintRebootRequired, Class: Driver, Effect: NoSchedule, Action: ActRebootNode, Clear: ClearReset, Source: "catalogue RESTART_VM; recovery actions 2 and 7"},
-		{Reason: UncorrectableMemory, Scope: gpu, Taint: TaintMemory, Class: Hardware, Effect: NoSchedule, Action: ActResetGPU, Clear: ClearReset, Source: "catalogue WORKFLOW_XID_48, FOLLOW_XID_48; Xids 64, 95, 140"},
+		{Reason: GPULost, Scope: gpu, Taint: TaintLost, Class: Hardware, Effect: NoSchedule, Action: ActRebootNode, Clear: ClearAnswer, Settle: settleTime, Source: "catalogue RESTART_BM; nvml.h ERROR_GPU_IS_LOST"},
+		{Reason: ResetRequired, Scope: gpu, Taint: TaintResetRequired, Class: Driver, Effect: NoSchedule, Action: ActResetGPU, Clear: ClearReset, Settle: settleTime, Source: "catalogue RESET_GPU; recovery actions 1, 4 and 6"},
+		{Reason: RebootRequired, Scope: gpu, Taint: TaintRebootRequired, Class: Driver, Effect: NoSchedule, Action: ActRebootNode, Clear: ClearReset, Settle: settleTime, Source: "catalogue RESTART_VM; recovery actions 2 and 7"},
+		{Reason: UncorrectableMemory, Scope: gpu, Taint: TaintMemory, Class: Hardware, Effect: NoSchedule, Action: ActResetGPU, Clear: ClearReset, Settle: settleTime, Source: "catalogue WORKFLOW_XID_48, FOLLOW_XID_48; Xids 64, 95, 140"},
 		{Reason: RowRemapFailed, Scope: gpu, Taint: TaintMemory, Class: Hardware, Effect: NoSchedule, Action: ActContactSupport, Clear: ClearHand, Source: "NVIDIA GPU memory error management: no spare row is left"},
-		{Reason: LinkFault, Scope: gpu, Taint: TaintLink, Class: Link, Effect: NoSchedule, Action: ActResetGPU, Clear: ClearReset, Source: "catalogue WORKFLOW_NVLINK_ERR, WORKFLOW_NVLINK5_ERR; recovery action 3"},
-		{Reason: ThermalFault, Scope: gpu, Taint: TaintThermal, Class: Hardware, Effect: NoSchedule, Action: ActCheckHardware, Clear: ClearReset, Source: "catalogue CHECK_MECHANICALS"},
+		{Reason: LinkFault, Scope: gpu, Taint: TaintLink, Class: Link, Effect: NoSchedule, Action: ActResetGPU, Clear: ClearQuiet, Quiet: quietHour, Settle: settleTime, Source: "catalogue WORKFLOW_NVLINK_ERR, WORKFLOW_NVLINK5_ERR; recovery action 3"},
+		{Reason: ThermalFault, Scope: gpu, Taint: TaintThermal, Class: Hardware, Effect: NoSchedule, Action: ActCheckHardware, Clear: ClearReset, Settle: settleTime, Source: "catalogue CHECK_MECHANICALS"},
 		{Reason: Unresponsive, Scope: gpu, Taint: TaintUnresponsive, Class: Driver, Effect: NoSchedule, Action: ActRebootNode, Hold: time.Minute, Clear: ClearLevel, Source: "calls to the driver that do not return"},
-		{Reason: DriverFault, Scope: gpu, Taint: TaintResetRequired, Class: Driver, Effect: NoSchedule, Action: ActResetGPU, Clear: ClearReset, Source: "the driver's own line: RmInitAdapter failed"},
+		{Reason: DriverFault, Scope: gpu, Taint: TaintResetRequired, Class: Driver, Effect: NoSchedule, Action: ActResetGPU, Clear: ClearReset, Settle: settleTime, Source: "the driver's own line: RmInitAdapter failed"},
 		{Reason: DriverStuck, Scope: node, Taint: TaintUnresponsive, Class: Driver, Effect: NoSchedule, Action: ActRebootNode, Clear: ClearLevel, Source: "a driver that answers no question about any GPU"},
 		{Reason: FabricFault, Scope: node, Taint: TaintLink, Class: Fabric, Effect: NoSchedule, Action: ActRebootNode, Clear: ClearReset, Source: "Fabric Manager guide: fatal SXid"},
 
@@ -105,6 +135,7 @@ func DefaultPolicy() *Policy {
 		{Reason: ContainedMemoryError, Scope: gpu, Class: Hardware, Action: ActRestartApp, Clear: ClearQuiet, Quiet: quietHour, Source: "catalogue: Xid 94 ends one process; 95 or 154 would say more"},
 		{Reason: HardwareWarning, Scope: gpu, Class: Hardware, Action: ActRestartApp, Clear: ClearQuiet, Quiet: quietHour, Source: "catalogue RESTART_APP, category hardware"},
 		{Reason: LinkWarning, Scope: gpu, Class: Link, Action: ActWatch, Clear: ClearQuiet, Quiet: quietHour, Source: "catalogue CHECK_UVM; a non-fatal NVLink report"},
+		{Reason: LinkUnstable, Scope: gpu, Taint: TaintLink, Class: Link, Action: ActWatch, Repeat: Repeat{Count: 3, Within: time.Hour}, Clear: ClearQuiet, Quiet: quietHour, Source: "the driver's own lines about NVLink without an Xid: one comes at many a boot"},
 		{Reason: DriverWarning, Scope: gpu, Class: Driver, Action: ActRestartApp, Clear: ClearQuiet, Quiet: quietHour, Source: "catalogue RESTART_APP, category driver; UPDATE_SWFW"},
 		{Reason: FabricWarning, Scope: node, Class: Fabric, Action: ActWatch, Clear: ClearQuiet, Quiet: quietHour, Source: "Fabric Manager guide: non-fatal SXid"},
 		{Reason: Unmonitored, Scope: gpu, Taint: TaintUnmonitored, Class: Information, Effect: None, Action: ActNone, Clear: ClearLevel, Source: "a pause that somebody asked for"},

@@ -43,6 +43,7 @@ func TestStandingFaultFollowsTheNewPolicyAndTheOldOneAgain(t *testing.T) {
 	s.says(gpuA + " ResetRequired raised: policy")
 	want := before
 	want.Effect, want.Quiet = NoExecute, 10*time.Minute
+	want.Ends, want.Ending = before.Mono+10*time.Minute, endQuiet
 	if diff := cmp.Diff(want, s.stands(gpuA)); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}

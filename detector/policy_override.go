@@ -34,6 +34,9 @@ type PolicyRow struct {
 	Hold  *Span `json:"hold,omitempty"`
 	Clear Clear `json:"clear,omitempty"`
 	Quiet *Span `json:"quiet,omitempty"`
+	// Settle is of a reason alone: how long the GPU must answer well before a reset,
+	// or its answers, end the fault.
+	Settle *Span `json:"settle,omitempty"`
 	// Ignore: counted and recorded, never a condition.
 	Ignore bool `json:"ignore,omitempty"`
 	// AllowContradiction takes a row that contradicts itself or another.
@@ -156,6 +159,9 @@ func (b *policyBuilder) form(r PolicyRow, place int) {
 	if r.Hold != nil && *r.Hold < 0 {
 		b.fault(b.at+".hold", time.Duration(*r.Hold).String(), "a duration from 0s")
 	}
+	if r.Settle != nil && *r.Settle < 0 {
+		b.fault(b.at+".settle", time.Duration(*r.Settle).String(), "a duration from 0s")
+	}
 	if r.Quiet != nil && *r.Quiet <= 0 {
 		b.fault(b.at+".quiet", time.Duration(*r.Quiet).String(), "a duration of more than zero")
 	}
@@ -164,15 +170,15 @@ func (b *policyBuilder) form(r PolicyRow, place int) {
 
 // keys checks which keys stand beside which.
 func (b *policyBuilder) keys(r PolicyRow) {
-	ofReason := r.Hold != nil || r.Clear != "" || r.Quiet != nil
+	ofReason := r.Hold != nil || r.Clear != "" || r.Quiet != nil || r.Settle != nil
 	decides := r.Class != "" || r.Effect != "" || r.Action != "" || r.Xid != nil && r.Reason != ""
 	switch {
 	case r.Ignore && (ofReason || decides):
 		b.fault(b.at, "ignore: true beside other keys", "it alone: what is ignored has no class, effect or end")
 	case !r.Ignore && !ofReason && !decides:
-		b.fault(b.at, "changes nothing", "class, effect, hold, clear, quiet or ignore; for an Xid class, effect, action, reason or ignore")
+		b.fault(b.at, "changes nothing", "class, effect, hold, clear, quiet, settle or ignore; for an Xid class, effect, action, reason or ignore")
 	case r.Xid != nil && ofReason:
-		b.fault(b.at, fmt.Sprintf("hold, clear or quiet for Xid %d", *r.Xid), "a row for its reason, which has them")
+		b.fault(b.at, fmt.Sprintf("hold, clear, quiet or settle for Xid %d", *r.Xid), "a row for its reason, which has them")
 	case r.Xid == nil && r.Action != "":
 		b.fault(b.at+".action", string(r.Action), "a row for an Xid: each sign of a reason has an action of its own")
 	case r.Xid != nil && !r.Ignore && *r.Xid >= firstNVLink5 && *r.Xid <= lastNVLink5:
@@ -187,6 +193,9 @@ func (b *policyBuilder) reason(r PolicyRow) {
 	row.Clear, row.Ignore, row.Source = cmp.Or(r.Clear, row.Clear), r.Ignore, r.Source
 	if r.Hold != nil {
 		row.Hold = time.Duration(*r.Hold)
+	}
+	if r.Settle != nil {
+		row.Settle = time.Duration(*r.Settle)
 	}
 	switch {
 	case row.Clear != ClearQuiet && r.Quiet != nil:
@@ -349,7 +358,7 @@ var (
 		ActNone, ActWatch, ActRestartApp, ActResetGPU, ActDrainAndReset, ActDrainP2P, ActRebootNode, ActCheckHardware,
 		ActUpdateSoftware, ActContactSupport,
 	}
-	clears = []Clear{ClearReset, ClearLevel, ClearQuiet, ClearHand}
+	clears = []Clear{ClearReset, ClearAnswer, ClearLevel, ClearQuiet, ClearHand}
 )
 
 // oneWord checks a value that is one of a few words; empty is left out.

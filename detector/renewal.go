@@ -30,6 +30,7 @@ func (f *folding) boot() {
 		for i := range s.GPUs {
 			g := f.own(i)
 			g.Ended, g.Xids, g.Merging, g.Sign, g.Index, g.Missing, g.Recovery, g.Pending = nil, nil, nil, nil, nil, false, 0, false
+			g.Well, g.Reset = 0, 0
 			g.Conditions = afterBoot(g.Conditions)
 		}
 		s.Node = afterBoot(s.Node)
@@ -50,6 +51,7 @@ func afterBoot(conditions []Condition) []Condition {
 	for _, c := range conditions {
 		// The boot's clock began anew, and so does the quiet that ends it.
 		c.Fact, c.Mono = "", 0
+		c.Ends, c.Ending = 0, ""
 		kept = append(kept, c)
 	}
 	return kept

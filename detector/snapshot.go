@@ -57,6 +57,18 @@ func (s *Snapshot) GPU(pci string) (*GPUView, bool) {
 	return nil, false
 }
 
+// InstanceConditions are the faults that concern one MIG instance, worst first: its
+// own, and those of the GPU.
+func (g *GPUView) InstanceConditions(gi, ci int) []Condition {
+	var all []Condition
+	for i := range g.Conditions {
+		if g.Conditions[i].reaches(Device{GPUInstance: &gi, ComputeInstance: &ci}) {
+			all = append(all, g.Conditions[i])
+		}
+	}
+	return all
+}
+
 // view is the snapshot of a state.
 func view(s *State) *Snapshot { return nextView(s, &State{}, &Snapshot{}) }
 

@@ -84,6 +84,11 @@ type GPU struct {
 	Missing  bool `json:"missing,omitempty"`  // gone from the inventory
 	Recovery int  `json:"recovery,omitempty"` // the action that the driver asks for, NVML field 230
 	Pending  bool `json:"pending,omitempty"`  // a row remap waits
+	// Well is since when it answers and asks for nothing, since boot; zero: it does not.
+	Well time.Duration `json:"well,omitempty"`
+	// Reset is a time since boot at which its newest reset under this loading of the
+	// driver had not been yet. What happened before it is over.
+	Reset time.Duration `json:"reset,omitempty"`
 
 	Conditions []Condition `json:"conditions,omitempty"`
 	Xids       []XidCount  `json:"xids,omitempty"` // by code
@@ -125,6 +130,12 @@ type Condition struct {
 	Mono  time.Duration `json:"mono"` // newest sign, since boot
 	Count uint64        `json:"count"`
 	Xids  []int         `json:"xids,omitempty"` // codes that belong to it, by first appearance
+	// Members are the signs of this incident, its symptoms among them, by first
+	// appearance; at most 32 kinds.
+	Members []Member `json:"members,omitempty"`
+	// The MIG instance that the fault stays with; nil: it is the whole GPU's.
+	GPUInstance     *int `json:"gi,omitempty"`
+	ComputeInstance *int `json:"ci,omitempty"`
 	// Message is the driver's text of the first sign, for people.
 	Message string `json:"message,omitempty"`
 	// Incident identifies this occurrence: the ID of the event that began it.
@@ -139,13 +150,21 @@ type Condition struct {
 	Boot string `json:"boot,omitempty"`
 	// Held until this time since boot; nobody sees it before.
 	Held *time.Duration `json:"held,omitempty"`
+	// Repeat: nobody sees it before so many signs; zero: they came.
+	Repeat int `json:"repeat,omitempty"`
+	// Polled: its hold stands still while the GPU does not answer.
+	Polled bool `json:"polled,omitempty"`
 	// Quiet is how long after the newest sign, or after a boot, it ends by
 	// itself; zero: it does not.
 	Quiet time.Duration `json:"quiet,omitempty"`
+	// Ends is when it will end, since boot, if nothing happens before, and Ending
+	// why; empty: no end is in sight.
+	Ends   time.Duration `json:"ends,omitempty"`
+	Ending string        `json:"ending,omitempty"`
 }
 
-// Visible reports whether the fault has outlasted its hold.
-func (c Condition) Visible() bool { return c.Held == nil }
+// Visible reports whether the fault has outlasted its hold, and came often enough.
+func (c Condition) Visible() bool { return c.Held == nil && c.Repeat == 0 }
 
 // Counters count since the boot.
 type Counters struct {

@@ -20,6 +20,7 @@ const (
 	NotedMissing  Reason = "DriverMissing"  // there is none, or none any more
 	NotedReloaded Reason = "DriverReloaded" // it was loaded again
 	NotedReplaced Reason = "DriverReplaced" // it was, in another version
+	NotedReset    Reason = "GPUReset"
 	NotedPaused   Reason = "Paused"
 	NotedResumed  Reason = "Resumed"
 	NotedPolicy   Reason = "PolicyChanged" // other rows decide from now on

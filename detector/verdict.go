@@ -212,7 +212,7 @@ func (p *Policy) Kernel(e Event, driverMajor int) Verdict {
 	case KindPCIe:
 		return pcie(e)
 	case KindLink:
-		return Verdict{Class: Link, Action: ActWatch}
+		return Verdict{Reason: LinkUnstable, Class: Link, Action: ActWatch}
 	case KindHang, KindRecovery:
 		return Verdict{Class: Driver, Action: ActWatch}
 	default:

@@ -140,6 +140,7 @@ const (
 	ContainedMemoryError Reason = "ContainedMemoryError"
 	HardwareWarning      Reason = "HardwareWarning"
 	LinkWarning          Reason = "LinkWarning"
+	LinkUnstable         Reason = "LinkUnstable"
 	DriverWarning        Reason = "DriverWarning"
 	FabricWarning        Reason = "FabricWarning"
 	ApplicationFault     Reason = "ApplicationFault"

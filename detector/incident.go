@@ -1,0 +1,241 @@
+package detector
+
+import (
+	"fmt"
+	"slices"
+	"time"
+)
+
+// symptomSpan is how far a fault and its symptoms may be apart, in either order.
+const symptomSpan = time.Minute
+
+// maxMembers bounds what one incident lists.
+const maxMembers = 32
+
+// Member is one kind of sign that belongs to an incident.
+type Member struct {
+	Kind  Kind      `json:"kind"`
+	Code  int       `json:"code,omitempty"` // Xid or SXid
+	Count uint64    `json:"count"`
+	First time.Time `json:"first"`
+	Last  time.Time `json:"last"`
+	// Symptom: the fault explains it, and it would be another fault alone.
+	Symptom bool `json:"symptom,omitempty"`
+}
+
+// member is the event as one.
+func (e *Event) member() Member {
+	m := Member{Kind: e.Kind, Count: 1, First: e.Time, Last: e.Time}
+	switch {
+	case e.Xid != nil:
+		m.Code = e.Xid.Code
+	case e.SXid != nil:
+		m.Code = e.SXid.Code
+	}
+	return m
+}
+
+// join adds a member to a condition that is the fold's own.
+func (c *Condition) join(m Member) {
+	if m.Kind == KindXid {
+		c.Xids = with(c.Xids, m.Code)
+	}
+	i := slices.IndexFunc(c.Members, func(o Member) bool { return o.Kind == m.Kind && o.Code == m.Code })
+	if i < 0 {
+		if len(c.Members) < maxMembers {
+			c.Members = append(slices.Clip(c.Members), m)
+		}
+		return
+	}
+	c.Members = slices.Clone(c.Members)
+	o := &c.Members[i]
+	o.Count += m.Count
+	if m.First.Before(o.First) {
+		o.First = m.First
+	}
+	if m.Last.After(o.Last) {
+		o.Last = m.Last
+	}
+}
+
+// symptomOf finds the fault that explains a sign: Xid 45 near another fault, or
+// named by the driver as caused by one; and whatever a lost GPU prints afterwards.
+func (f *folding) symptomOf(g *GPU, v Verdict) (int, bool) {
+	e := &f.event
+	if i := slices.IndexFunc(g.Conditions, func(c Condition) bool { return c.Reason != v.Reason && f.swallows(g, c) }); i >= 0 {
+		return i, true
+	}
+	if e.Xid == nil || e.Xid.Code != 45 {
+		return 0, false
+	}
+	explains := func(c Condition) bool { return c.explains() && c.reaches(e.GPU) }
+	by := e.Xid.CausedBy
+	named := func(c Condition) bool { return explains(c) && slices.Contains(c.Xids, by) }
+	if i := slices.IndexFunc(g.Conditions, named); by != 0 && i >= 0 {
+		return i, true
+	}
+	if by != 0 && f.policy.Xids[by].Class == Application {
+		return 0, false
+	}
+	i := slices.IndexFunc(g.Conditions, func(c Condition) bool { return explains(c) && e.Time.Sub(c.Last).Abs() <= symptomSpan })
+	return i, i >= 0
+}
+
+// swallows reports whether a fault is the loss of the GPU, and so explains the
+// present sign.
+func (f *folding) swallows(g *GPU, c Condition) bool {
+	e := &f.event
+	return c.Reason == GPULost && !f.outlived(g, c) && e.Mono >= c.Mono && (!g.Fresh || e.Time.Sub(c.Last) <= symptomSpan)
+}
+
+// explains reports whether others may be symptoms of a fault: one of a device,
+// that an event or the driver's word has told of.
+func (c *Condition) explains() bool {
+	return c.Class != Application && c.Class != Information && !c.Polled && (c.Event || slices.Contains(recoveryReasons, c.Reason)) && c.Repeat == 0
+}
+
+// symptom adds the present event to the fault that explains it.
+func (f *folding) symptom(g *GPU, i int, v Verdict, cause string, news uint64) {
+	e := &f.event
+	g.Conditions = slices.Clone(g.Conditions)
+	c := &g.Conditions[i]
+	m := e.member()
+	m.Count, m.Symptom = news, true
+	first := !slices.ContainsFunc(c.Members, func(o Member) bool { return o.Kind == m.Kind && o.Code == m.Code })
+	c.join(m)
+	if e.Time.After(c.Last) {
+		c.Last = e.Time
+	}
+	c.Mono, c.Boot = max(c.Mono, e.Mono), f.next.Boot
+	if news == 0 || !first {
+		return
+	}
+	folded := Condition{
+		Reason: v.Reason, Class: v.Class, Effect: v.Effect, Action: v.Action, Incident: c.Incident,
+		GPUInstance: e.GPU.GPUInstance, ComputeInstance: e.GPU.ComputeInstance,
+	}
+	if folded.Reason == "" {
+		folded.Reason = c.Reason
+	}
+	f.tell(g.PCI, folded, Folded, fmt.Sprintf("%s is a symptom of %s", cause, c.Cause), e.Time)
+}
+
+// adopt takes what came before the fault that explains it into that fault, which
+// has just begun and stands at a place of the list.
+func (f *folding) adopt(pci string, list []Condition, at int) []Condition {
+	c := &list[at]
+	if pci == "" || !c.explains() {
+		return list
+	}
+	kept := list[:0]
+	for i, o := range list {
+		if i == at || !f.foreruns(o, *c) {
+			continue
+		}
+		for _, m := range o.Members {
+			m.Symptom = true
+			c.join(m)
+		}
+		if o.Visible() {
+			o.Incident = c.Incident
+			f.tell(pci, o, Folded, fmt.Sprintf("%s is a symptom of %s", o.Cause, c.Cause), f.event.Time)
+		}
+		list[i].Reason = ""
+	}
+	for _, o := range list {
+		if o.Reason != "" {
+			kept = append(kept, o)
+		}
+	}
+	return kept
+}
+
+// foreruns reports whether a fault was the first sign of another: an Xid 45 that
+// nothing explained, or an error of the bus before the GPU was lost.
+func (f *folding) foreruns(o, c Condition) bool {
+	if c.Last.Sub(o.Last).Abs() > symptomSpan || !c.reaches(Device{GPUInstance: o.GPUInstance, ComputeInstance: o.ComputeInstance}) {
+		return false
+	}
+	only := func(kind Kind, code int) bool {
+		return !slices.ContainsFunc(o.Members, func(m Member) bool { return m.Kind != kind || m.Code != code })
+	}
+	switch {
+	case o.Class == Application:
+		return only(KindXid, 45)
+	case c.Reason == GPULost:
+		return o.Reason == HardwareWarning && only(KindPCIe, 0)
+	default:
+		return false
+	}
+}
+
+// remaps notes that the row remapper was at work beside memory that failed: both
+// are one incident, and the work must leave before the reset (NVIDIA's workflow
+// for Xid 48 with 63 or 64).
+func (f *folding) remaps(g *GPU) {
+	e := &f.event
+	if e.Xid.Code != 63 && e.Xid.Code != 64 {
+		return
+	}
+	i := slices.IndexFunc(g.Conditions, func(c Condition) bool { return c.Reason == UncorrectableMemory && !f.outlived(g, c) })
+	if i < 0 {
+		return
+	}
+	g.Conditions = slices.Clone(g.Conditions)
+	c := &g.Conditions[i]
+	first := !slices.Contains(c.Xids, e.Xid.Code)
+	if e.Xid.Code == 63 {
+		c.join(e.member()) // 64 is a sign of its own
+	}
+	if c.beyondCorrection() {
+		first = first || c.Action != ActDrainAndReset
+		c.Action = ActDrainAndReset
+	} else if e.Xid.Code == 64 {
+		return
+	}
+	if first {
+		f.tell(g.PCI, *c, Folded, fmt.Sprintf("Xid %d", e.Xid.Code), e.Time)
+	}
+}
+
+// remapped adds to memory that has just failed what the row remapper did before.
+func (f *folding) remapped(g *GPU) {
+	i := slices.IndexFunc(g.Conditions, func(c Condition) bool { return c.Reason == UncorrectableMemory })
+	if i < 0 {
+		return
+	}
+	for _, x := range g.Xids {
+		c := g.Conditions[i]
+		if x.Code != 63 && x.Code != 64 || f.event.Time.Sub(x.Last).Abs() > symptomSpan {
+			continue
+		}
+		if x.Code == 63 && !slices.Contains(c.Xids, x.Code) {
+			c.join(Member{Kind: KindXid, Code: x.Code, Count: 1, First: x.Last, Last: x.Last})
+		}
+		if c.beyondCorrection() {
+			c.Action = ActDrainAndReset
+		}
+		g.Conditions = slices.Clone(g.Conditions)
+		g.Conditions[i] = c
+	}
+}
+
+// at reports whether a fault is that of a MIG instance; the zero Device stands for
+// the whole GPU.
+func (c *Condition) at(d Device) bool {
+	return same(c.GPUInstance, d.GPUInstance) && same(c.ComputeInstance, d.ComputeInstance)
+}
+
+// reaches reports whether a fault concerns a MIG instance, or the whole GPU if
+// the device names none: that of the GPU concerns all of them, that of a GPU
+// instance all compute instances in it.
+func (c *Condition) reaches(d Device) bool {
+	return (c.GPUInstance == nil || same(c.GPUInstance, d.GPUInstance)) && (c.ComputeInstance == nil || same(c.ComputeInstance, d.ComputeInstance))
+}
+
+func same(a, b *int) bool { return a == b || a != nil && b != nil && *a == *b }
+
+// beyondCorrection reports whether an error was found that could not be corrected.
+func (c *Condition) beyondCorrection() bool {
+	return slices.ContainsFunc(c.Xids, func(x int) bool { return x == 48 || x == 171 || x == 172 })
+}
