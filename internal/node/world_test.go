@@ -30,6 +30,7 @@ type world struct {
 	disk   []byte
 	broken atomic.Bool // the disk refuses
 	cursor uint64
+	silent map[int]bool // the GPUs that do not answer
 	logs   *observer.ObservedLogs
 
 	detector *detector.Detector
@@ -49,7 +50,7 @@ type life struct {
 func inWorld(t *testing.T, test func(w *world)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
-		w := &world{T: t, api: newAPI(), config: DefaultConfig(), booted: time.Now().Add(-time.Hour)}
+		w := &world{T: t, api: newAPI(), config: DefaultConfig(), silent: map[int]bool{}, booted: time.Now().Add(-time.Hour)}
 		w.api.connect(t)
 		defer w.kill()
 		test(w)
@@ -151,13 +152,15 @@ func (w *world) emit(kind detector.Kind, gpu int, fields map[string]string) {
 	w.detector.Emit(e)
 }
 
-// look is the inventory of n GPUs that all answer.
+// look is the inventory of n GPUs that answer, but for those that are lost.
 func (w *world) look(n int) {
 	w.emit(detector.KindBoot, -1, map[string]string{"version": "test"})
 	w.emit(detector.KindDriverLoaded, -1, map[string]string{"version": "570.1", "load": "1"})
 	for i := range n {
 		w.emit(detector.KindGPUFound, i, map[string]string{"index": fmt.Sprint(i)})
-		w.emit(detector.KindFresh, i, nil)
+		if !w.silent[i] {
+			w.emit(detector.KindFresh, i, nil)
+		}
 	}
 }
 
@@ -174,6 +177,10 @@ func (w *world) xid(gpu, code int) {
 		Source: detector.SourceKernelLog, Kind: detector.KindXid,
 		GPU: detector.Device{PCI: pci(gpu)}, Xid: &detector.Report{Code: code, Text: "text"},
 	})
+	if code == 79 {
+		w.silent[gpu] = true // it is lost, and does not answer before it is cleared
+		w.emit(detector.KindStale, gpu, nil)
+	}
 }
 
 func (w *world) clear(gpu int) {
@@ -183,6 +190,8 @@ func (w *world) clear(gpu int) {
 	}); err != nil {
 		w.Fatal(err)
 	}
+	w.silent[gpu] = false
+	w.emit(detector.KindFresh, gpu, nil)
 }
 
 // settle lets everything happen that happens by itself at this moment.
