@@ -15,8 +15,9 @@
 // reported, and keeps ours from being written: the API allows one entry per key
 // and effect.
 //
-// The other way round the node may ask for a pause: by the annotation
-// gpuvet.dev/pause, and while the GPU Operator has the driver unloaded.
+// The other way round the node may ask for something: by the annotations
+// gpuvet.dev/pause, gpuvet.dev/clear and gpuvet.dev/ignore, and for a pause while
+// the GPU Operator has the driver unloaded.
 //
 // An API server that hangs, refuses or is gone delays this output and nothing
 // else. What is due is written within ten seconds of its return.

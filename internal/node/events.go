@@ -276,9 +276,10 @@ func pauseEvent(node string, c detector.Transition) *corev1.Event {
 	return event(node, []string{string(c.Condition), c.Time.UTC().Format(time.RFC3339Nano)}, corev1.EventTypeNormal, string(c.Condition), message, c.Time)
 }
 
-func refusedEvent(node, cause string, now time.Time) *corev1.Event {
-	return event(node, []string{"PauseRefused", cause, now.UTC().Format(time.RFC3339Nano)}, corev1.EventTypeWarning, "PauseRefused",
-		"not paused: "+cause, now)
+func refusedEvent(node, by, cause string, now time.Time) *corev1.Event {
+	words := refusals[by]
+	return event(node, []string{words.reason, cause, now.UTC().Format(time.RFC3339Nano)}, corev1.EventTypeWarning, words.reason,
+		words.message+cause, now)
 }
 
 func foreignEvent(node string, entry *corev1.Taint, now time.Time) *corev1.Event {

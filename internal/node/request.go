@@ -2,7 +2,6 @@ package node
 
 import (
 	"context"
-	"strings"
 	"time"
 
 	"go.uber.org/zap"
@@ -11,7 +10,7 @@ import (
 	"gpuvet.dev/detector"
 )
 
-// What the node asks for. Whoever may write to nodes may pause; tenants may not.
+// What the node asks for. Who may set the annotations says deploy/rbac.
 const (
 	// PauseAnnotation asks for a pause of so long, "10m", from the moment that its
 	// value is first seen. The same value is not begun again until it was another,
@@ -39,15 +38,8 @@ var unloading = map[string]bool{
 	"pod-restart-required":      true,
 }
 
-// maxRequest bounds what is kept of an annotation.
+// maxRequest bounds what is kept of an annotation that has one duration.
 const maxRequest = 64
-
-// pauseWanted is the annotation's value; empty: none.
-func pauseWanted(n *corev1.Node) string {
-	value := n.Annotations[PauseAnnotation]
-	// A letter that is cut in two would be another one once it was saved.
-	return strings.ToValidUTF8(value[:min(len(value), maxRequest)], "")
-}
 
 // upgradeState is the label's value if the driver is unloaded under it.
 func upgradeState(n *corev1.Node) string {
@@ -57,20 +49,31 @@ func upgradeState(n *corev1.Node) string {
 	return ""
 }
 
-// request is the event for what the node asks for and was not dealt with yet.
-func request(s *detector.Snapshot, n *observed) (detector.Event, bool) {
+// request are the events for what the node asks for and was not dealt with yet.
+// early: the GPUs may not have been listed yet.
+func request(s *detector.Snapshot, n *observed, early bool) []detector.Event {
+	if e, ok := pauseRequest(s, n); ok {
+		return []detector.Event{e}
+	}
+	if events := byHand(s, detector.ByClear, ClearAnnotation, n.clear, early); len(events) > 0 {
+		return events
+	}
+	return byHand(s, detector.ByIgnore, IgnoreAnnotation, n.ignore, early)
+}
+
+func pauseRequest(s *detector.Snapshot, n *observed) (detector.Event, bool) {
 	handled := s.Requests.Handled
-	switch {
-	case n.pause != handled[detector.ByAnnotation] && n.pause == "":
+	switch pause := n.pause.value; {
+	case pause != handled[detector.ByAnnotation] && pause == "":
 		return requested(detector.KindResumed, map[string]string{"by": detector.ByAnnotation}), true
-	case n.pause != handled[detector.ByAnnotation]:
-		if _, err := detector.ParsePause(n.pause); err != nil {
+	case pause != handled[detector.ByAnnotation]:
+		if _, err := detector.ParsePause(pause); err != nil {
 			return requested(detector.KindPauseRefused, map[string]string{
-				"value": n.pause, "cause": "annotation " + PauseAnnotation + ": " + err.Error(),
+				"value": pause, "cause": "annotation " + PauseAnnotation + ": " + err.Error(),
 			}), true
 		}
 		return requested(detector.KindPaused, map[string]string{
-			"for": n.pause, "by": detector.ByAnnotation, "value": n.pause,
+			"for": pause, "by": detector.ByAnnotation, "value": pause, "author": n.pause.author,
 		}), true
 	case n.upgrade != handled[detector.ByUpgrade] && n.upgrade == "":
 		return requested(detector.KindResumed, map[string]string{"by": detector.ByUpgrade}), true
@@ -90,30 +93,41 @@ func requested(kind detector.Kind, fields map[string]string) detector.Event {
 // requests submits what the node asks for, until ctx ends. It waits for no
 // write to the API server.
 func (o *Output) requests(ctx context.Context) {
+	listed := time.Now().Add(settling) // by then the GPUs are
+	again := time.NewTimer(settling)
+	defer again.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-o.asked:
+		case <-again.C:
 		}
 		s, node := o.newest()
 		if s == nil || node == nil {
 			continue
 		}
-		e, ok := request(s, node)
-		if !ok {
-			continue
+		for _, e := range request(s, node, time.Now().Before(listed)) {
+			o.carryOut(ctx, e)
 		}
-		if e.Kind == detector.KindPauseRefused {
-			o.options.Log.Warn("pause is refused", zap.String("cause", e.Fields["cause"]))
-			o.events.tell(refusedEvent(o.options.NodeName, e.Fields["cause"], time.Now()))
-		}
-		limited, cancel := context.WithTimeout(ctx, callLimit)
-		s, err := o.options.Submit(limited, e)
-		cancel()
-		if err != nil {
-			o.options.Log.Warn("what the node asks for is in force, but not on disk", zap.String("kind", string(e.Kind)), zap.Error(err))
-		}
-		o.take(s)
 	}
+}
+
+// carryOut submits one of the things that the node asks for.
+func (o *Output) carryOut(ctx context.Context, e detector.Event) {
+	log := o.options.Log.With(zap.String("kind", string(e.Kind)))
+	if by, cause := refused(e); cause != "" {
+		log.Warn("what the node asks for is refused", zap.String("cause", cause))
+		o.events.tell(refusedEvent(o.options.NodeName, by, cause, time.Now()))
+	} else if e.Kind != detector.KindHandled {
+		log.Info("the node asks for something", zap.String("by", e.Fields["by"]), zap.String("author", e.Fields["author"]),
+			zap.String("pci", e.GPU.PCI), zap.String("reason", e.Fields["reason"]), zap.String("for", e.Fields["for"]))
+	}
+	ctx, cancel := context.WithTimeout(ctx, callLimit)
+	defer cancel()
+	s, err := o.options.Submit(ctx, e)
+	if err != nil {
+		log.Warn("what the node asks for is in force, but not on disk", zap.Error(err))
+	}
+	o.take(s)
 }

@@ -118,7 +118,7 @@ func TestBadAnnotationIsReportedOnceAndChangesNothing(t *testing.T) {
 				refused = append(refused, e.Message)
 			}
 		}
-		if len(refused) != 4 || w.logs.FilterMessage("pause is refused").Len() != 4 {
+		if len(refused) != 4 || w.logs.FilterMessage("what the node asks for is refused").Len() != 4 {
 			t.Errorf("events: %q, logs: %v", refused, w.logs.All())
 		}
 		w.annotate("")
@@ -135,14 +135,14 @@ func TestBadAnnotationThatIsCutIsNotReportedAgainAfterARestart(t *testing.T) {
 	inWorld(t, func(w *world) {
 		w.begin(1)
 		w.annotate("x" + strings.Repeat("é", maxRequest))
-		if n := w.logs.FilterMessage("pause is refused").Len(); n != 1 {
+		if n := w.logs.FilterMessage("what the node asks for is refused").Len(); n != 1 {
 			t.Errorf("refused %d times, want once", n)
 		}
 		w.kill()
 		w.start() // with logs of its own
 		w.look(1)
 		settle()
-		if n := w.logs.FilterMessage("pause is refused").Len(); n != 0 {
+		if n := w.logs.FilterMessage("what the node asks for is refused").Len(); n != 0 {
 			t.Errorf("refused %d times after a restart, want none", n)
 		}
 	})

@@ -21,12 +21,17 @@ type observed struct {
 	number    uint64 // the same, for order; zero if it is no number
 	taints    []corev1.Taint
 	condition *corev1.NodeCondition // nil: it has none of ours
-	pause     string                // what the annotation asks for; empty: nothing
-	upgrade   string                // the state of an upgrade that unloads the driver; empty: none
+	pause     wish
+	clear     wish
+	ignore    wish
+	upgrade   string // the state of an upgrade that unloads the driver; empty: none
 }
 
 func observe(n *corev1.Node) *observed {
-	seen := &observed{version: n.ResourceVersion, taints: n.Spec.Taints, pause: pauseWanted(n), upgrade: upgradeState(n)}
+	seen := &observed{
+		version: n.ResourceVersion, taints: n.Spec.Taints, upgrade: upgradeState(n), pause: wishOf(n, PauseAnnotation, maxRequest),
+		clear: wishOf(n, ClearAnnotation, maxOrders+4), ignore: wishOf(n, IgnoreAnnotation, maxOrders+4),
+	}
 	// Resource versions are opaque by contract and numbers in fact; without a
 	// number every version counts as the newest.
 	seen.number, _ = strconv.ParseUint(n.ResourceVersion, 10, 64)
