@@ -22,6 +22,7 @@ func (f *folding) clearByHand() {
 		return
 	}
 	g := f.own(i)
+	f.forgive(g, named)
 	if f.gone(g) {
 		g.Conditions = f.without(g, g.Conditions, named, why)
 		if len(g.Conditions) == 0 {

@@ -90,6 +90,11 @@ func (s *State) deadline(now time.Time, mono time.Duration) time.Time {
 	}
 	for _, g := range s.GPUs {
 		note(g, g.Conditions)
+		for _, is := range g.Ignored {
+			if first.IsZero() || is.Until.Before(first) {
+				first = is.Until
+			}
+		}
 	}
 	note(nil, s.Node)
 	if s.Pause != nil {
@@ -134,10 +139,13 @@ func (f *folding) fire(due, now time.Time, mono time.Duration) {
 				kept = append(kept, c)
 			case c.Held != nil:
 				c.Held = nil
-				if c.Visible() {
-					f.tell(pci, c, Raised, because(c.Cause, c.Why), due)
+				if kept = append(kept, c); !c.Visible() {
+					continue
 				}
-				kept = append(kept, c)
+				if g != nil {
+					f.offends(g, kept, len(kept)-1, due)
+				}
+				f.tell(pci, c, Raised, because(c.Cause, kept[len(kept)-1].Why), due)
 			default:
 				if c.Visible() {
 					f.tell(pci, c, Cleared, ended(c.Ending, c), due)
@@ -150,6 +158,8 @@ func (f *folding) fire(due, now time.Time, mono time.Duration) {
 		return kept
 	}
 	for i, g := range f.next.GPUs {
+		f.heed(i, func(is Ignored) bool { return !is.Until.After(due) }, "its time is over", due)
+		g = f.next.GPUs[i]
 		if slices.ContainsFunc(g.Conditions, func(c Condition) bool { return isDue(g, &c) }) {
 			g = f.own(i)
 			g.Conditions = each(g, g.PCI, g.Conditions)

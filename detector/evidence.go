@@ -99,7 +99,7 @@ func (f *folding) pollAnew(g *GPU) {
 func (f *folding) evidence(g *GPU, c Condition) (why string, at time.Duration) {
 	row := f.policy.Reasons[c.Reason]
 	switch {
-	case c.Fact != "":
+	case c.Fact != "", c.Sticky:
 		return "", 0
 	case c.Repeat > 0:
 		return endUnraised, c.Mono + row.Repeat.Within

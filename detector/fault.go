@@ -52,6 +52,9 @@ func (f *folding) xid() {
 		return
 	}
 	f.remaps(g)
+	if verdict.Class == Application && news > 0 {
+		f.suspect(g)
+	}
 	f.raise(g.PCI, verdict, cause, e.Xid.Text, false)
 	if verdict.Reason == UncorrectableMemory {
 		f.remapped(g)
@@ -136,8 +139,15 @@ func (f *folding) raise(pci string, v Verdict, cause, message string, fact bool)
 	if uint64(c.Repeat) <= c.Count {
 		c.Repeat = 0
 	}
+	if at, known := f.next.gpu(pci); known {
+		f.offends(f.own(at), list, i, e.Time)
+	}
 	if c.Visible() && (!seen || before != c.Effect) {
-		f.tell(pci, *c, Raised, because(cause, why(e.Xid, f.next.Driver.Major())), e.Time)
+		said := why(e.Xid, f.next.Driver.Major())
+		if c.Sticky {
+			said = c.Why
+		}
+		f.tell(pci, *c, Raised, because(cause, said), e.Time)
 	}
 	if begins {
 		list = f.adopt(pci, list, i)
@@ -249,11 +259,13 @@ func (f *folding) identify(g *GPU) {
 	if e.GPU.UUID != "" && g.UUID != "" && g.UUID != e.GPU.UUID {
 		// Another GPU sits at this address: the old one took its faults along.
 		f.without(g, g.Conditions, func(Condition) bool { return true }, "another GPU is at this address")
+		f.store(g)
 		*g = GPU{PCI: g.PCI}
 	}
 	g.Missing, g.Index = false, integer(e.Fields["index"])
 	// One that does not answer is listed all the same: what was known of it holds.
 	g.UUID = cmp.Or(e.GPU.UUID, g.UUID)
+	f.recall(g)
 	g.Name, g.Architecture = cmp.Or(e.Fields["name"], g.Name), cmp.Or(e.Fields["architecture"], g.Architecture)
 	g.Serial, g.VBIOS = cmp.Or(e.Fields["serial"], g.Serial), cmp.Or(e.Fields["vbios"], g.VBIOS)
 	g.Minor = cmp.Or(integer(e.Fields["minor"]), g.Minor)

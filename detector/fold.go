@@ -150,6 +150,10 @@ func (f *folding) apply() {
 		f.requestHandled()
 	case KindClear:
 		f.clearByHand()
+	case KindIgnore:
+		f.ignore()
+	case KindUnignore:
+		f.unignore()
 	case KindTaintIntended, KindTaintApplied, KindTaintRemoved:
 		f.taint()
 	case KindHang, KindRecovery, KindSoftware, KindDriverEvent:
@@ -183,9 +187,14 @@ func (f *folding) tell(pci string, c Condition, change Change, cause string, at 
 	t := Transition{
 		Seq: f.next.Seq, Time: at, PCI: pci, Condition: c.Reason, Status: change,
 		Class: c.Class, Effect: c.Effect, Action: c.Action, Cause: cause, Incident: c.Incident,
+		GPUInstance: c.GPUInstance, ComputeInstance: c.ComputeInstance,
 	}
 	if i, ok := f.next.gpu(pci); ok {
-		t.UUID, t.GPU = f.next.GPUs[i].UUID, f.next.GPUs[i].Index
+		g := f.next.GPUs[i]
+		t.UUID, t.GPU = g.UUID, g.Index
+		if _, ignored := g.ignored(c.Reason); ignored && change != Folded {
+			t.Status, t.Effect, t.Cause = Passed, NoEffect, string(change)+": "+cause
+		}
 	}
 	f.transitions = append(f.transitions, t)
 }

@@ -91,7 +91,7 @@ func (f *folding) swallows(g *GPU, c Condition) bool {
 // explains reports whether others may be symptoms of a fault: one of a device,
 // that an event or the driver's word has told of.
 func (c *Condition) explains() bool {
-	return c.Class != Application && c.Class != Information && !c.Polled && (c.Event || slices.Contains(recoveryReasons, c.Reason)) && c.Repeat == 0
+	return c.Class != Application && c.Class != Information && !c.Polled && c.Reason != SuspectedByTenants && (c.Event || slices.Contains(recoveryReasons, c.Reason)) && c.Repeat == 0
 }
 
 // symptom adds the present event to the fault that explains it.

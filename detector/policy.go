@@ -19,7 +19,9 @@ type Policy struct {
 	Reasons map[Reason]Row `json:"reasons"`
 	// Xids has one row per Xid of NVIDIA's catalogue, and per one that a user's
 	// row names.
-	Xids map[int]XidRow `json:"xids"`
+	Xids           map[int]XidRow `json:"xids"`
+	RepeatOffender RepeatOffender `json:"repeatOffender"`
+	Suspicion      Suspicion      `json:"suspicion"`
 	// Rows are those of the user, by which this policy differs from the default.
 	Rows []PolicyRow `json:"rows,omitempty"`
 }
@@ -137,11 +139,16 @@ func DefaultPolicy() *Policy {
 		{Reason: LinkWarning, Scope: gpu, Class: Link, Action: ActWatch, Clear: ClearQuiet, Quiet: quietHour, Source: "catalogue CHECK_UVM; a non-fatal NVLink report"},
 		{Reason: LinkUnstable, Scope: gpu, Taint: TaintLink, Class: Link, Action: ActWatch, Repeat: Repeat{Count: 3, Within: time.Hour}, Clear: ClearQuiet, Quiet: quietHour, Source: "the driver's own lines about NVLink without an Xid: one comes at many a boot"},
 		{Reason: DriverWarning, Scope: gpu, Class: Driver, Action: ActRestartApp, Clear: ClearQuiet, Quiet: quietHour, Source: "catalogue RESTART_APP, category driver; UPDATE_SWFW"},
+		{Reason: SuspectedByTenants, Scope: gpu, Class: Hardware, Action: ActCheckHardware, Clear: ClearQuiet, Quiet: 24 * time.Hour, Source: "the same application fault from tenants that have nothing else in common"},
 		{Reason: FabricWarning, Scope: node, Class: Fabric, Action: ActWatch, Clear: ClearQuiet, Quiet: quietHour, Source: "Fabric Manager guide: non-fatal SXid"},
 		{Reason: Unmonitored, Scope: gpu, Taint: TaintUnmonitored, Class: Information, Effect: None, Action: ActNone, Clear: ClearLevel, Source: "a pause that somebody asked for"},
 		{Reason: ApplicationFault, Scope: work, Class: Application, Action: ActRestartApp, Clear: ClearQuiet, Quiet: 10 * time.Minute, Source: "catalogue RESTART_APP, category user-app or software"},
 	}
-	p := &Policy{Reasons: map[Reason]Row{}, Xids: map[int]XidRow{}}
+	p := &Policy{
+		Reasons: map[Reason]Row{}, Xids: map[int]XidRow{},
+		RepeatOffender: RepeatOffender{Count: 3, Within: 30 * 24 * time.Hour},
+		Suspicion:      Suspicion{Tenants: 3, Within: 24 * time.Hour},
+	}
 	for _, r := range rows {
 		p.Reasons[r.Reason] = r
 	}
@@ -168,7 +175,10 @@ func (p *Policy) Alertable() []int {
 // Digest identifies the policy by what it decides; where its rows come from is
 // left out.
 func (p *Policy) Digest() string {
-	plain := Policy{Reasons: make(map[Reason]Row, len(p.Reasons)), Xids: make(map[int]XidRow, len(p.Xids))}
+	plain := Policy{
+		Reasons: make(map[Reason]Row, len(p.Reasons)), Xids: make(map[int]XidRow, len(p.Xids)),
+		RepeatOffender: p.RepeatOffender, Suspicion: p.Suspicion,
+	}
 	for reason, row := range p.Reasons {
 		row.Source = ""
 		plain.Reasons[reason] = row

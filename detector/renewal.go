@@ -26,7 +26,13 @@ func (f *folding) boot() {
 		maps.DeleteFunc(s.Folded, func(key string, _ uint64) bool { return key != series })
 		s.Driver = DriverState{}
 		// A GPU that was well and is not there any more was taken out.
-		s.GPUs = slices.DeleteFunc(s.GPUs, func(g *GPU) bool { return len(g.Conditions) == 0 && len(g.Waived) == 0 })
+		s.GPUs = slices.DeleteFunc(s.GPUs, func(g *GPU) bool {
+			out := len(g.Conditions) == 0 && len(g.Waived) == 0
+			if out {
+				f.store(g)
+			}
+			return out
+		})
 		for i := range s.GPUs {
 			g := f.own(i)
 			g.Ended, g.Xids, g.Merging, g.Sign, g.Index, g.Missing, g.Recovery, g.Pending = nil, nil, nil, nil, nil, false, 0, false

@@ -40,6 +40,7 @@ type GPUView struct {
 	Recovery     int         `json:"recovery"`             // NVML field 230
 	Conditions   []Condition `json:"conditions,omitempty"` // the visible ones, worst first
 	Ignored      []Ignored   `json:"ignored,omitempty"`    // what is no condition for a while
+	Unheeded     []Condition `json:"unheeded,omitempty"`   // the faults that stand and are ignored, worst first: they have no effect
 	Xids         []XidCount  `json:"xids,omitempty"`       // since the boot, by code
 }
 
@@ -85,10 +86,11 @@ func nextView(s, before *State, seen *Snapshot) *Snapshot {
 			v.GPUs[i] = seen.GPUs[i]
 			continue
 		}
+		heeded, unheeded := g.heeded(visible(g.Conditions))
 		v.GPUs[i] = GPUView{
 			PCI: g.PCI, UUID: g.UUID, Index: g.Index, Name: g.Name, Architecture: g.Architecture, Serial: g.Serial,
 			VBIOS: g.VBIOS, Minor: g.Minor, MemoryBytes: g.MemoryBytes, Status: g.Status(), Fresh: g.answers(),
-			Missing: g.Missing, Recovery: g.Recovery, Conditions: visible(g.Conditions), Ignored: g.Ignored, Xids: g.Xids,
+			Missing: g.Missing, Recovery: g.Recovery, Conditions: heeded, Ignored: g.Ignored, Unheeded: unheeded, Xids: g.Xids,
 		}
 	}
 	return v

@@ -21,6 +21,8 @@ type State struct {
 	GPUs   []*GPU      `json:"gpus,omitempty"` // by PCI address
 	// Node holds the faults whose scope is the node or its fabric.
 	Node []Condition `json:"node,omitempty"`
+	// Absent has the pasts of GPUs that are not listed at present, oldest first.
+	Absent []absent `json:"absent,omitempty"`
 	// Pause is the one in force; nil: none.
 	Pause    *Pause   `json:"pause,omitempty"`
 	Requests Requests `json:"requests,omitzero"`
@@ -97,8 +99,7 @@ type GPU struct {
 	Ended map[Reason]time.Duration `json:"ended,omitempty"`
 	// Waived are facts that a person has declared over though they stand.
 	Waived []Reason `json:"waived,omitempty"`
-	// Ignored are the reasons that are no conditions for a while, by name.
-	Ignored []Ignored `json:"ignored,omitempty"`
+	Past
 	// Sign is what the kernel log told of it last that explains a call which does
 	// not return.
 	Sign *Sign `json:"sign,omitempty"`
@@ -146,6 +147,10 @@ type Condition struct {
 	Fact string `json:"fact,omitempty"`
 	// Event is true if the fault was told by an event: it ends by evidence.
 	Event bool `json:"event,omitempty"`
+	// Counted: it is one of the incidents that count against the GPU, or a part of one.
+	Counted bool `json:"counted,omitempty"`
+	// Sticky: no evidence ends it, only a person.
+	Sticky bool `json:"sticky,omitempty"`
 	// Boot is that of the newest sign.
 	Boot string `json:"boot,omitempty"`
 	// Held until this time since boot; nobody sees it before.
@@ -226,8 +231,9 @@ func (s *State) gpu(pci string) (int, bool) {
 func (g *GPU) Status() Status {
 	degraded := false
 	for _, c := range g.Conditions {
+		_, ignored := g.ignored(c.Reason)
 		switch {
-		case !c.Visible() || c.Class == Application:
+		case !c.Visible() || c.Class == Application || ignored:
 		case c.Effect.Fences():
 			return Unhealthy
 		default:

@@ -10,6 +10,7 @@ const (
 	Raised  Change = "raised"  // it is visible from now on
 	Cleared Change = "cleared" // evidence has ended it
 	Folded  Change = "folded"  // a sign was put down to another fault
+	Passed  Change = "ignored" // it has changed, and is ignored for a while: nobody need act
 	Noted   Change = "noted"   // no fault: the driver, or who watches it, has changed
 )
 
@@ -21,6 +22,8 @@ const (
 	NotedReloaded Reason = "DriverReloaded" // it was loaded again
 	NotedReplaced Reason = "DriverReplaced" // it was, in another version
 	NotedReset    Reason = "GPUReset"
+	NotedIgnored  Reason = "Ignored" // the faults of a reason are, for a while
+	NotedHeeded   Reason = "Heeded"  // they are not any more
 	NotedPaused   Reason = "Paused"
 	NotedResumed  Reason = "Resumed"
 	NotedPolicy   Reason = "PolicyChanged" // other rows decide from now on
@@ -40,4 +43,7 @@ type Transition struct {
 	Action    Action    `json:"action"`
 	Cause     string    `json:"cause"`              // what raised, ended or explains it
 	Incident  string    `json:"incident,omitempty"` // of a fault
+	// The MIG instance that the fault stays with; nil: it is the whole GPU's.
+	GPUInstance     *int `json:"gi,omitempty"`
+	ComputeInstance *int `json:"ci,omitempty"`
 }

@@ -142,6 +142,7 @@ const (
 	LinkWarning          Reason = "LinkWarning"
 	LinkUnstable         Reason = "LinkUnstable"
 	DriverWarning        Reason = "DriverWarning"
+	SuspectedByTenants   Reason = "SuspectedByTenants" // by application faults of several tenants
 	FabricWarning        Reason = "FabricWarning"
 	ApplicationFault     Reason = "ApplicationFault"
 	Unmonitored          Reason = "Unmonitored" // no fault: nobody looks at the GPU, as somebody wants it so
