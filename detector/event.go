@@ -82,18 +82,24 @@ const (
 // Kinds that tell a fact about a GPU as NVML sees it. Each is emitted when the
 // fact changes, and once after every start.
 const (
-	KindGPUFound       Kind = "GPUFound"       // Fields: index, name, architecture, serial, vbios, minor, memoryBytes
-	KindGPUMissing     Kind = "GPUMissing"     // was in the inventory, and is no more
-	KindGPUBack        Kind = "GPUBack"        // answers, after it was lost
-	KindFresh          Kind = "ReadingsFresh"  // the GPU answers
-	KindStale          Kind = "ReadingsStale"  // the last answer is older than its freshness
-	KindUnresponsive   Kind = "Unresponsive"   // calls about it do not return
-	KindResponsive     Kind = "Responsive"     // they do again
-	KindRecoveryAction Kind = "RecoveryAction" // Fields: action, a number of NVML field 230
-	KindReset          Kind = "GPUReset"       // it was reset since its answer before; Fields: sign, ago: how long ago that was
-	KindRemapPending   Kind = "RemapPending"   // Fields: pending, true or false
-	KindRemapFailed    Kind = "RemapFailed"    // Fields: failed, true or false
-	KindDriverEvent    Kind = "DriverEvent"    // Fields: type; any other NVML event
+	KindGPUFound       Kind = "GPUFound"          // Fields: index, name, architecture, serial, vbios, minor, memoryBytes
+	KindGPUMissing     Kind = "GPUMissing"        // was in the inventory, and is no more
+	KindGPUBack        Kind = "GPUBack"           // answers, after it was lost
+	KindFresh          Kind = "ReadingsFresh"     // the GPU answers
+	KindStale          Kind = "ReadingsStale"     // the last answer is older than its freshness
+	KindUnresponsive   Kind = "Unresponsive"      // calls about it do not return
+	KindResponsive     Kind = "Responsive"        // they do again
+	KindRecoveryAction Kind = "RecoveryAction"    // Fields: action, a number of NVML field 230
+	KindReset          Kind = "GPUReset"          // it was reset since its answer before; Fields: sign, ago: how long ago that was
+	KindRemapPending   Kind = "RemapPending"      // Fields: pending, true or false
+	KindRemapFailed    Kind = "RemapFailed"       // Fields: failed, true or false
+	KindWaits          Kind = "RetirementPending" // a retired page waits for a reset; Fields, of this and the next five: so, true or false; detail
+	KindSRAMThreshold  Kind = "SRAMThreshold"
+	KindPCIeDegraded   Kind = "PCIeDegraded"
+	KindThermal        Kind = "ThermalSlowdown"
+	KindPowerBrake     Kind = "PowerBrake"
+	KindLinkDown       Kind = "LinkDown"
+	KindDriverEvent    Kind = "DriverEvent" // Fields: type; any other NVML event
 )
 
 // Kinds that are about the node, or come from people and outputs.

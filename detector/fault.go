@@ -249,6 +249,8 @@ func (f *folding) fact() {
 	case KindRemapPending:
 		g.Pending = e.Fields["pending"] == "true"
 		f.level(g, g.Pending, Verdict{Reason: RowRemapPending, Class: Hardware, Action: ActDrainAndReset}, "a row remap waits for a reset")
+	case KindWaits, KindSRAMThreshold, KindPCIeDegraded, KindThermal, KindPowerBrake, KindLinkDown:
+		f.told(g)
 	case KindRemapFailed:
 		f.level(g, e.Fields["failed"] == "true", Verdict{Reason: RowRemapFailed, Class: Hardware, Effect: NoSchedule, Action: ActContactSupport}, "no spare row is left")
 	}

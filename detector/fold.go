@@ -124,7 +124,8 @@ func (f *folding) apply() {
 		f.next.Counters.Gaps++
 		f.next.Counters.Lost += lost
 	case KindGPUFound, KindGPUMissing, KindGPUBack, KindFresh, KindStale, KindUnresponsive, KindResponsive,
-		KindRecoveryAction, KindRemapPending, KindRemapFailed, KindReset:
+		KindRecoveryAction, KindRemapPending, KindRemapFailed, KindReset,
+		KindWaits, KindSRAMThreshold, KindPCIeDegraded, KindThermal, KindPowerBrake, KindLinkDown:
 		f.fact()
 	case KindBoot:
 		f.boot()

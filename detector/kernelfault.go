@@ -20,7 +20,7 @@ func (f *folding) kernelFault() {
 	if e.Kind == KindPCIe && verdict.Reason == GPULost {
 		cause = "its slot is empty or has no link"
 	}
-	fact := e.Source == SourceState
+	fact := e.Source == SourceState && e.Kind == KindGPULost
 	if fact {
 		cause = "NVML reports it lost"
 		g.Fresh = false

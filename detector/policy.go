@@ -113,6 +113,10 @@ type Verdict struct {
 // quietHour ends what is told and does not fence.
 const quietHour = time.Hour
 
+// pollHold is how long a fact that each poll tells must be so before anyone sees
+// it: three polls.
+const pollHold = 30 * time.Second
+
 // settleTime is how long a GPU must answer well after a reset: three polls. A
 // fault that the reset has not cured shows again meanwhile.
 const settleTime = 30 * time.Second
@@ -126,6 +130,7 @@ func DefaultPolicy() *Policy {
 		{Reason: RebootRequired, Scope: gpu, Taint: TaintRebootRequired, Class: Driver, Effect: NoSchedule, Action: ActRebootNode, Clear: ClearReset, Settle: settleTime, Source: "catalogue RESTART_VM; recovery actions 2 and 7"},
 		{Reason: UncorrectableMemory, Scope: gpu, Taint: TaintMemory, Class: Hardware, Effect: NoSchedule, Action: ActResetGPU, Clear: ClearReset, Settle: settleTime, Source: "catalogue WORKFLOW_XID_48, FOLLOW_XID_48; Xids 64, 95, 140"},
 		{Reason: RowRemapFailed, Scope: gpu, Taint: TaintMemory, Class: Hardware, Effect: NoSchedule, Action: ActContactSupport, Clear: ClearHand, Source: "NVIDIA GPU memory error management: no spare row is left"},
+		{Reason: SRAMThreshold, Scope: gpu, Taint: TaintMemory, Class: Hardware, Effect: NoSchedule, Action: ActContactSupport, Clear: ClearHand, Source: "nvml.h nvmlEccSramErrorStatus_v1_t.bThresholdExceeded: field diagnostics fail such a GPU, as one with a failed row remap"},
 		{Reason: LinkFault, Scope: gpu, Taint: TaintLink, Class: Link, Effect: NoSchedule, Action: ActResetGPU, Clear: ClearQuiet, Quiet: quietHour, Settle: settleTime, Source: "catalogue WORKFLOW_NVLINK_ERR, WORKFLOW_NVLINK5_ERR; recovery action 3"},
 		{Reason: ThermalFault, Scope: gpu, Taint: TaintThermal, Class: Hardware, Effect: NoSchedule, Action: ActCheckHardware, Clear: ClearReset, Settle: settleTime, Source: "catalogue CHECK_MECHANICALS"},
 		{Reason: Unresponsive, Scope: gpu, Taint: TaintUnresponsive, Class: Driver, Effect: NoSchedule, Action: ActRebootNode, Hold: time.Minute, Clear: ClearLevel, Source: "calls to the driver that do not return"},
@@ -134,6 +139,11 @@ func DefaultPolicy() *Policy {
 		{Reason: FabricFault, Scope: node, Taint: TaintLink, Class: Fabric, Effect: NoSchedule, Action: ActRebootNode, Clear: ClearReset, Source: "Fabric Manager guide: fatal SXid"},
 
 		{Reason: RowRemapPending, Scope: gpu, Class: Hardware, Action: ActDrainAndReset, Clear: ClearLevel, Source: "NVIDIA GPU memory error management: a reset will remap; until then the GPU may work on"},
+		{Reason: RetirementPending, Scope: gpu, Class: Hardware, Action: ActDrainAndReset, Clear: ClearLevel, Source: "NVIDIA dynamic page retirement, before Ampere: a reset will retire the page"},
+		{Reason: LinkDown, Scope: gpu, Taint: TaintLink, Class: Link, Action: ActResetGPU, Hold: pollHold, Polled: true, Clear: ClearLevel, Source: "nvml.h NVML_FI_DEV_NVLINK_GET_STATE: a link that was active and is not; Xid 74 or 149, or the driver, says whether it is a fault"},
+		{Reason: PCIeDegraded, Scope: gpu, Class: Hardware, Action: ActCheckHardware, Hold: pollHold, Polled: true, Clear: ClearLevel, Source: "nvml.h nvmlDeviceGetCurrPcieLinkWidth, Generation: less than card and slot can, under load"},
+		{Reason: ThermalSlowdown, Scope: gpu, Taint: TaintThermal, Class: Hardware, Action: ActCheckHardware, Hold: pollHold, Polled: true, Clear: ClearLevel, Source: "nvml.h nvmlClocksEventReasonHwThermalSlowdown: too hot, clocks at half or less; the work goes on"},
+		{Reason: PowerBrake, Scope: gpu, Class: Hardware, Action: ActCheckHardware, Hold: pollHold, Polled: true, Clear: ClearLevel, Source: "nvml.h nvmlClocksEventReasonHwPowerBrakeSlowdown: the power supply has the clocks at half or less"},
 		{Reason: ContainedMemoryError, Scope: gpu, Class: Hardware, Action: ActRestartApp, Clear: ClearQuiet, Quiet: quietHour, Source: "catalogue: Xid 94 ends one process; 95 or 154 would say more"},
 		{Reason: HardwareWarning, Scope: gpu, Class: Hardware, Action: ActRestartApp, Clear: ClearQuiet, Quiet: quietHour, Source: "catalogue RESTART_APP, category hardware"},
 		{Reason: LinkWarning, Scope: gpu, Class: Link, Action: ActWatch, Clear: ClearQuiet, Quiet: quietHour, Source: "catalogue CHECK_UVM; a non-fatal NVLink report"},

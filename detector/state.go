@@ -86,6 +86,7 @@ type GPU struct {
 	Missing  bool `json:"missing,omitempty"`  // gone from the inventory
 	Recovery int  `json:"recovery,omitempty"` // the action that the driver asks for, NVML field 230
 	Pending  bool `json:"pending,omitempty"`  // a row remap waits
+	Retiring bool `json:"retiring,omitempty"` // a retired page waits
 	// Well is since when it answers and asks for nothing, since boot; zero: it does not.
 	Well time.Duration `json:"well,omitempty"`
 	// Reset is a time since boot at which its newest reset under this loading of the
