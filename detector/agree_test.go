@@ -28,7 +28,11 @@ func happenings(r *rand.Rand) []Event {
 			Mono: now.Sub(booted), GPU: Device{PCI: pci}, Fields: fields,
 		}
 		if kind == KindXid {
-			e.Xid = &Report{Code: []int{13, 31, 45, 48, 63, 79, 94, 109, 119}[r.IntN(9)]}
+			e.Xid = &Report{Code: []int{13, 31, 45, 48, 63, 74, 79, 94, 95, 109, 119}[r.IntN(11)]}
+			e.Holder = &Holder{Pod: pick("a/x", "b/x", "c/x", "a/y")}
+			if r.IntN(4) == 0 {
+				e.GPU.GPUInstance = new(r.IntN(3))
+			}
 		}
 		events = append(events, e)
 	}
@@ -40,7 +44,8 @@ func happenings(r *rand.Rand) []Event {
 	for range 60 {
 		now = now.Add(time.Duration(r.ExpFloat64() * []float64{0.1, 20, 600}[r.IntN(3)] * float64(time.Second)))
 		pci := pick(gpuA, gpuB)
-		switch r.IntN(20) {
+		so := map[string]string{"so": pick("true", "false")}
+		switch r.IntN(27) {
 		case 0, 1:
 			add(SourceHand, KindPaused, "", map[string]string{"for": pick("1s", "1m", "20m"), "by": ByHand})
 		case 2:
@@ -75,6 +80,18 @@ func happenings(r *rand.Rand) []Event {
 			add(SourceState, []Kind{KindGPULost, KindGPUBack, KindGPUMissing, KindGPUFound}[r.IntN(4)], pci, map[string]string{"index": "0"})
 		case 17:
 			add(SourceKernelLog, KindHang, pick("", pci), nil)
+		case 18:
+			add(SourceState, KindReset, pci, map[string]string{"sign": "so", "ago": pick("1s", "10m")})
+		case 19:
+			add(SourceState, []Kind{KindPCIeDegraded, KindThermal, KindLinkDown, KindWaits, KindSRAMThreshold}[r.IntN(5)], pci, so)
+		case 20:
+			add(SourceKernelLog, KindLink, pci, nil)
+		case 21:
+			add(SourceHand, KindIgnore, pci, map[string]string{"reason": pick("GPULost", "ResetRequired", "LinkFault"), "for": pick("1m", "24h")})
+		case 22:
+			add(SourceHand, []Kind{KindUnignore, KindClear}[r.IntN(2)], pci, map[string]string{"reason": pick("", "GPULost", "ResetRequired")})
+		case 23:
+			add(SourceKernelLog, KindPCIe, pci, map[string]string{"severity": "Fatal", "text": pick("pciehp: Slot(1): Link Down", "AER")})
 		default:
 			add(SourceKernelLog, KindXid, pci, nil)
 		}
