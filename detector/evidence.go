@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"slices"
 	"time"
+
+	"gpuvet.dev/nvml"
 )
 
 // The evidence that ends a fault, in words.
@@ -118,8 +120,12 @@ func (f *folding) evidence(g *GPU, c Condition) (why string, at time.Duration) {
 	switch {
 	case row.Clear != ClearAnswer && !c.Event:
 		return endDriver, 0
+	case row.Clear == ClearAnswer && renewed == "" && g.Well > c.Mono:
+		return endAnswers, g.Well + row.Settle
 	case row.Clear == ClearAnswer && renewed == "":
-		return endAnswers, max(g.Well, c.Mono) + row.Settle
+		// It was well before, too: an answer that it has given since would be stale
+		// if there were none.
+		return endAnswers, c.Mono + max(row.Settle, nvml.DefaultFreshness)
 	case row.Clear == ClearQuiet && (renewed == "" || c.Mono+row.Quiet < g.Well+row.Settle):
 		return endQuiet, max(c.Mono+row.Quiet, g.Well)
 	case renewed != "":

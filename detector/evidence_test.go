@@ -45,6 +45,22 @@ func TestResetOfTheGPUEndsWhatCameBefore(t *testing.T) {
 	}
 }
 
+// What a GPU has answered before it was lost is no evidence, however short the time
+// that the policy has it be well.
+func TestLostGPUMustAnswerAfterItWasLost(t *testing.T) {
+	s := newScript(t)
+	s.takes(0.5, `{"reason": "GPULost", "settle": "0s"}`)
+	s.driver(1, "a")
+	s.xid(2, gpuA, 79, "x")
+	s.rest(31)
+	s.says(gpuA + " GPULost raised: Xid 79")
+	s.gpu(31.5, gpuA, KindGPULost, nil)
+	s.rest(100)
+	s.says()
+	s.well(101, gpuA)
+	s.says(gpuA + " GPULost cleared: it answers again")
+}
+
 func TestLinkFaultEndsByQuietUnlessTheDriverAsks(t *testing.T) {
 	asks := func(s *script, seconds float64, action string) {
 		s.gpu(seconds, gpuA, KindRecoveryAction, map[string]string{"action": action})
