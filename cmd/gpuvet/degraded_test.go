@@ -162,7 +162,7 @@ func TestBootAloneEndsNoFaultAndStartsCountersAgain(t *testing.T) {
 }
 
 func TestGPUThatAnswersAfterABootIsWell(t *testing.T) {
-	d := startScenario(t, fromAnotherBoot(t), healthy)
+	d := startScenario(t, fromAnotherBoot(t), healthy, atOnce(t)...)
 	d.ready()
 	d.untilStatus(1, detector.Healthy)
 	var why []string

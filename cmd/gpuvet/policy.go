@@ -98,6 +98,7 @@ type policyLine struct {
 	Hold    string          `json:"hold,omitempty"`
 	Clear   detector.Clear  `json:"clear,omitempty"`
 	Quiet   string          `json:"quiet,omitempty"`
+	Settle  string          `json:"settle,omitempty"`
 	Action  detector.Action `json:"action"`
 	Ignored bool            `json:"ignored,omitempty"`
 	Changed bool            `json:"changed,omitempty"`
@@ -135,6 +136,9 @@ func reasonLine(r detector.Row) policyLine {
 	}
 	if r.Quiet > 0 {
 		line.Quiet = short(r.Quiet)
+	}
+	if r.Settle > 0 {
+		line.Settle = short(r.Settle)
 	}
 	return line
 }
@@ -187,8 +191,8 @@ func showPolicy(w io.Writer, lines []policyLine, format string) error {
 		if l.Xid != 0 && l.Reason != "" {
 			key += " " + string(l.Reason)
 		}
-		if l.Quiet != "" {
-			ends += " " + l.Quiet
+		if span := cmp.Or(l.Quiet, l.Settle); span != "" {
+			ends += " " + span
 		}
 		if l.Ignored {
 			effect = "ignored"
@@ -253,6 +257,7 @@ func differences(was, is policyLine) string {
 		{"hold", was.Hold, is.Hold},
 		{"clear", string(was.Clear), string(is.Clear)},
 		{"quiet", was.Quiet, is.Quiet},
+		{"settle", was.Settle, is.Settle},
 		{"action", string(was.Action), string(is.Action)},
 	} {
 		if column.was != column.is {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	stdcmp "cmp"
 	"encoding/json"
 	"fmt"
 	"os"
@@ -52,12 +53,12 @@ func TestShownPolicyHasTheRowsOfEveryReasonAndXid(t *testing.T) {
 	for _, l := range lines {
 		by[l.Key] = l
 	}
-	if len(by) != 19+177 {
+	if p := detector.DefaultPolicy(); len(by) != len(p.Reasons)+len(p.Xids)+1 {
 		t.Errorf("%d rows", len(by))
 	}
 	want := policyLine{
 		Key: "Xid 109", Xid: 109, Reason: "ResetRequired", Class: "driver", Scope: "gpu", Taint: "reset-required", Effect: "NoExecute",
-		Hold: "5s", Clear: "reset", Action: "reset-gpu", Changed: true, From: by["ResetRequired"].From, Note: by["Xid 109"].Note,
+		Hold: "5s", Clear: "reset", Settle: "30s", Action: "reset-gpu", Changed: true, From: by["ResetRequired"].From, Note: by["Xid 109"].Note,
 	}
 	if diff := cmp.Diff(want, by["Xid 109"]); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
@@ -89,7 +90,7 @@ func TestFormOfAPolicyIsStrict(t *testing.T) {
 		`policy: []`:                                     "policy: []: expected keys rows",
 		`policy: {rows: GPULost}`:                        `policy.rows: "GPULost": expected a list`,
 		`policy: {rows: [GPULost]}`:                      `policy.rows[0]: "GPULost": expected keys action, allowContradiction, class`,
-		`policy: {rows: [{reason: GPULost, holds: 1s}]}`: "policy.rows[0].holds: unknown key: expected action, allowContradiction, class, clear, effect, hold, ignore, quiet, reason or xid",
+		`policy: {rows: [{reason: GPULost, holds: 1s}]}`: "policy.rows[0].holds: unknown key: expected action, allowContradiction, class, clear, effect, hold, ignore, quiet, reason, settle or xid",
 		`policy: {rows: [{xid: 79, source: me}]}`:        "policy.rows[0].source: unknown key",
 		`policy: {rows: [{xid: all, ignore: true}]}`:     `policy.rows[0].xid: "all": expected a number`,
 		`policy: {rows: [{xid: 1.5, ignore: true}]}`:     `policy.rows[0].xid: 1.5: expected a number`,
@@ -154,7 +155,7 @@ func TestPolicyIsDocumented(t *testing.T) {
 	for _, l := range policyLines(detector.DefaultPolicy(), false) {
 		if l.Xid == 0 {
 			fmt.Fprintf(&table, "| `%s` | %s | %s | %s | %s | %s | %s | %s |\n", l.Key, l.Class, l.Scope, l.Effect, l.Hold,
-				strings.TrimSpace(string(l.Clear)+" "+l.Quiet), l.Action, strings.TrimPrefix(l.From, "default: "))
+				strings.TrimSpace(string(l.Clear)+" "+stdcmp.Or(l.Quiet, l.Settle)), l.Action, strings.TrimPrefix(l.From, "default: "))
 		}
 	}
 	if *update {

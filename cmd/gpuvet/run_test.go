@@ -23,8 +23,14 @@ timeline:
 - {at: 400ms, reload: driver}
 `
 
+// atOnce has a lost GPU be well as soon as it answers well.
+func atOnce(t *testing.T) []string {
+	t.Helper()
+	return []string{"--config", file(t, "gpuvet.yaml", configHead+"policy: {rows: [{reason: GPULost, settle: 0s}]}\n")}
+}
+
 func TestGPUIsLostAndComesBackWhenTheDriverIsLoadedAgain(t *testing.T) {
-	d := startScenario(t, t.TempDir(), troubled)
+	d := startScenario(t, t.TempDir(), troubled, atOnce(t)...)
 	d.ready()
 	d.untilStatus(1, detector.Unhealthy)
 	d.untilStatus(1, detector.Healthy)

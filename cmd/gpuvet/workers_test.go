@@ -72,7 +72,7 @@ timeline:
 - {at: 11s, gpu: 1, lost: true}
 - {at: 14s, gpu: 1, lost: false}
 - {at: 17s, driver: absent}
-`, throughWorkers(t)...)
+`, append(throughWorkers(t), atOnce(t)...)...)
 	d.ready()
 	d.untilLog(`"what":"DriverMissing"`)
 	d.untilLog(`"what":"DriverArrived"`)

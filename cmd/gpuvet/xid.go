@@ -110,7 +110,8 @@ func does(policy *detector.Policy, code int, v detector.Verdict) string {
 		return fmt.Sprintf("shows the GPU as Degraded (%s) and fences nothing", v.Reason)
 	}
 	ends := map[detector.Clear]string{
-		detector.ClearReset: "until the node is booted or the driver loaded again, and the GPU asks for nothing",
+		detector.ClearReset:  "until a boot, a reset or another loading of the driver, after which the GPU is well for " + short(row.Settle),
+		detector.ClearAnswer: "until it answers again, and is well for " + short(row.Settle),
 		detector.ClearHand:  "until a person clears it",
 		detector.ClearLevel: "as long as it is so",
 		detector.ClearQuiet: fmt.Sprintf("until it was quiet for %s", row.Quiet),
