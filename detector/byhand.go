@@ -32,6 +32,19 @@ func (i Ignored) String() string {
 	return fmt.Sprintf("%s ignored %s until %s", i.Reason, whose(i.By, i.Author), i.Until.UTC().Format(time.RFC3339))
 }
 
+// Ignoring says for each reason that is ignored so and whether the GPU has it.
+func (g *GPUView) Ignoring() []string {
+	var list []string
+	for _, is := range g.Ignored {
+		text := is.String()
+		if i := slices.IndexFunc(g.Unheeded, func(c Condition) bool { return c.Reason == is.Reason }); i >= 0 {
+			text += "; the GPU has it: " + g.Unheeded[i].Cause
+		}
+		list = append(list, text)
+	}
+	return list
+}
+
 // ParseIgnore reads for how long a fault is to be ignored.
 func ParseIgnore(text string) (time.Duration, error) {
 	d, err := time.ParseDuration(text)

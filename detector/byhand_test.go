@@ -133,3 +133,18 @@ func TestAnnotationsAreHandledEachForItself(t *testing.T) {
 		t.Errorf("requests after the value was taken away: %+v", r)
 	}
 }
+
+func TestWhatIsIgnoredSaysWhetherTheGPUHasIt(t *testing.T) {
+	until := at(60)
+	g := GPUView{
+		Ignored:  []Ignored{{Reason: GPULost, Until: until, By: ByHand}, {Reason: LinkFault, Until: until, By: ByAnnotation, Author: "jo"}},
+		Unheeded: []Condition{{Reason: LinkFault, Cause: "Xid 74"}},
+	}
+	want := []string{
+		"GPULost ignored by hand until 2026-11-21T12:01:00Z",
+		"LinkFault ignored by the node's annotation (jo) until 2026-11-21T12:01:00Z; the GPU has it: Xid 74",
+	}
+	if diff := cmp.Diff(want, g.Ignoring()); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+}

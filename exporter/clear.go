@@ -1,6 +1,7 @@
 package exporter
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -102,31 +103,27 @@ func find(s *detector.Snapshot, name string) (detector.Device, error) {
 
 // ends says what ends a fault that a source says is so at present.
 func ends(c detector.Condition) string {
-	switch c.Reason {
-	case detector.Unmonitored:
-		return `it ends with the pause, which "gpuvet resume" ends`
-	case detector.GPULost:
-		return "it ends when the GPU answers again"
-	case detector.Unresponsive:
-		return "it ends when calls about the GPU return"
-	case detector.DriverStuck:
-		return "it ends when the driver answers"
-	case detector.ResetRequired, detector.RebootRequired, detector.LinkFault:
-		return "it ends when the driver asks for no recovery any more"
-	case detector.RowRemapPending:
-		return "it ends with the reset that does the remapping"
-	default:
-		return "it ends when its source says that it is no longer so"
-	}
+	return "it ends " + cmp.Or(endings[c.Reason], "when its source says that it is no longer so")
 }
 
-// conditions are the visible faults of a GPU, or of the node.
+var endings = map[detector.Reason]string{
+	detector.Unmonitored:     `with the pause, which "gpuvet resume" ends`,
+	detector.GPULost:         "when the GPU answers again",
+	detector.Unresponsive:    "when calls about the GPU return",
+	detector.DriverStuck:     "when the driver answers",
+	detector.ResetRequired:   "when the driver asks for no recovery any more",
+	detector.RebootRequired:  "when the driver asks for no recovery any more",
+	detector.RowRemapPending: "with the reset that does the remapping",
+}
+
+// conditions are the visible faults of a GPU, those that are ignored too, or of the
+// node.
 func conditions(s *detector.Snapshot, pci string) []detector.Condition {
 	if pci == "" {
 		return s.Node
 	}
 	if g, ok := s.GPU(pci); ok {
-		return g.Conditions
+		return slices.Concat(g.Conditions, g.Unheeded)
 	}
 	return nil
 }

@@ -99,7 +99,7 @@ func notes(r *exporter.Report) []string {
 		note("%s; %s", s.Pause, closing(r.NVML))
 	}
 	for i := range s.GPUs {
-		for _, ignored := range s.GPUs[i].Ignored {
+		for _, ignored := range s.GPUs[i].Ignoring() {
 			note("%s: %s", s.GPUs[i].PCI, ignored)
 		}
 	}

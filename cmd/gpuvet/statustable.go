@@ -94,7 +94,7 @@ func clock(t time.Time) string { return t.UTC().Format(time.RFC3339) }
 // otherColumns is the width of all but why, with the gaps.
 func otherColumns(rows []statusRow) int {
 	widths := make([]int, 0, 8)
-	for _, head := range strings.Fields(statusBefore + statusAfter) {
+	for head := range strings.FieldsSeq(statusBefore + statusAfter) {
 		widths = append(widths, len(head))
 	}
 	for _, r := range rows {
