@@ -45,7 +45,7 @@ func managed(manager, subresource string, ago time.Duration, annotations ...stri
 	at := metav1.NewTime(time.Now().Add(-ago))
 	return metav1.ManagedFieldsEntry{
 		Manager: manager, Operation: "Update", Subresource: subresource, Time: &at, FieldsType: "FieldsV1",
-		FieldsV1: &metav1.FieldsV1{Raw: []byte(`{"f:metadata":{"f:annotations":{".":{},` + strings.Join(fields, ",") + `}}}`)},
+		FieldsV1: metav1.NewFieldsV1(`{"f:metadata":{"f:annotations":{".":{},` + strings.Join(fields, ",") + `}}}`),
 	}
 }
 
@@ -237,7 +237,7 @@ func TestManagerIsTheNewestOfTheAnnotation(t *testing.T) {
 		managed("old", "", time.Hour, ClearAnnotation),
 		managed("jo", "status", time.Minute, ClearAnnotation, "other"),
 		managed("kubelet", "", 0, IgnoreAnnotation),
-		{Manager: "odd", FieldsV1: &metav1.FieldsV1{Raw: []byte(`{"f:metadata":3}`)}},
+		{Manager: "odd", FieldsV1: metav1.NewFieldsV1(`{"f:metadata":3}`)},
 		{Manager: "empty"},
 	}
 	for annotation, want := range map[string]string{ClearAnnotation: "jo", IgnoreAnnotation: "kubelet", PauseAnnotation: ""} {
@@ -245,4 +245,39 @@ func TestManagerIsTheNewestOfTheAnnotation(t *testing.T) {
 			t.Errorf("%s was set by %q, want %q", annotation, got, want)
 		}
 	}
+}
+
+func TestIgnoringByAnnotationLastsAsLongAsTheValueAndIsTold(t *testing.T) {
+	inWorld(t, func(w *world) {
+		w.begin(2)
+		w.xid(1, 79)
+		w.goodNews()
+		w.wantTaints(lost)
+		w.asks(IgnoreAnnotation, "1 GPULost for 2h", "jo")
+		pass(time.Minute)
+		w.wantTaints()
+		w.asks(IgnoreAnnotation, "", "")
+		w.goodNews()
+		w.wantTaints(lost)
+		w.asks(IgnoreAnnotation, "1 GPULost for 2h", "jo")
+		pass(time.Minute)
+		w.wantTaints()
+		w.kill()
+		w.start()
+		w.look(2)
+		pass(time.Hour)
+		w.wantTaints()
+		if got := w.detector.Snapshot().GPUs[1].Ignored; len(got) != 1 || time.Until(got[0].Until) > 59*time.Minute {
+			t.Errorf("ignored is %v, want what was begun an hour ago", got)
+		}
+		pass(time.Hour)
+		w.wantTaints(lost)
+		told := map[string]int{}
+		for _, e := range w.api.told() {
+			told[e.Reason]++
+		}
+		if diff := cmp.Diff(map[string]int{"GPULost": 3, "GPULostCleared": 2}, told); diff != "" {
+			t.Errorf("events (-want +got):\n%s", diff)
+		}
+	})
 }

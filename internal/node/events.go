@@ -263,8 +263,9 @@ func (t *teller) eventOf(c detector.Transition) *corev1.Event {
 		kind, reason = corev1.EventTypeNormal, string(c.Condition)+"Cleared"
 		message = fmt.Sprintf("%s: %s is over: %s", who, c.Condition, c.Cause)
 	}
-	// A fault that gets harder is raised again under the same incident.
-	identity := []string{c.Incident, c.PCI, string(c.Condition), string(c.Status), string(c.Effect)}
+	// A fault that gets harder, or was ignored for a while, is raised again under the
+	// same incident.
+	identity := []string{c.Incident, c.PCI, string(c.Condition), string(c.Status), string(c.Effect), c.Cause}
 	return event(t.options.NodeName, identity, kind, reason, message, c.Time)
 }
 
