@@ -38,8 +38,11 @@ func TestNodeRightsOnRequestsByAnnotation(t *testing.T) {
 	// to know of a role.
 	kube.Eventually(t, time.Minute, func() error {
 		patch := []byte(`{"metadata":{"annotations":{` + clears + `}}}`)
-		if _, err := users["plain"].CoreV1().Nodes().Patch(t.Context(), ownNode, types.MergePatchType, patch, dryRun); err == nil || !strings.Contains(err.Error(), "gpuvet-operator") {
-			return fmt.Errorf("not refused by the policy: %v", err)
+		switch _, err := users["plain"].CoreV1().Nodes().Patch(t.Context(), ownNode, types.MergePatchType, patch, dryRun); {
+		case err == nil:
+			return errors.New("not refused")
+		case !strings.Contains(err.Error(), "gpuvet-operator"):
+			return fmt.Errorf("not refused by the policy: %w", err)
 		}
 		_, plain := users["operator"].CoreV1().Nodes().Patch(t.Context(), ownNode, types.MergePatchType, patch, dryRun)
 		_, named := users["clearer"].CoreV1().Nodes().Patch(t.Context(), ownNode, types.MergePatchType, patch, dryRun)
@@ -73,8 +76,10 @@ func TestNodeRightsOnRequestsByAnnotation(t *testing.T) {
 		{name: "all taken away", user: "plain", annotations: "", refusal: without("clear")},
 		{name: "through the status", user: "plain", annotations: ignores, status: true, refusal: without("ignore")},
 		{name: "another than the right is to", user: "clearer", annotations: clears + "," + ignores, refusal: without("ignore")},
-		{name: "the kubelet, though it has the role", user: "kubelet", annotations: ignores,
-			refusal: "tried to change annotation gpuvet.dev/ignore of node rights-own as system:node:rights-own; it is for people to change"},
+		{
+			name: "the kubelet, though it has the role", user: "kubelet", annotations: ignores,
+			refusal: "tried to change annotation gpuvet.dev/ignore of node rights-own as system:node:rights-own; it is for people to change",
+		},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			patch := `{"metadata":{"annotations":{` + tt.annotations + `}}}`
