@@ -157,9 +157,9 @@ func (f *folding) fire(due, now time.Time, mono time.Duration) {
 		}
 		return kept
 	}
-	for i, g := range f.next.GPUs {
+	for i := range f.next.GPUs {
 		f.heed(i, func(is Ignored) bool { return !is.Until.After(due) }, "its time is over", due)
-		g = f.next.GPUs[i]
+		g := f.next.GPUs[i]
 		if slices.ContainsFunc(g.Conditions, func(c Condition) bool { return isDue(g, &c) }) {
 			g = f.own(i)
 			g.Conditions = each(g, g.PCI, g.Conditions)

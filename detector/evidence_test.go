@@ -73,11 +73,15 @@ func TestLinkFaultEndsByQuietUnlessTheDriverAsks(t *testing.T) {
 		{"quiet", func(s *script) { s.rest(3602) }, []string{gpuA + " LinkFault cleared: quiet for 1h0m0s"}},
 		{"not quiet for long enough", func(s *script) { s.xid(1800, gpuA, 74, "x"); s.rest(5399) }, nil},
 		{"the GPU does not answer", func(s *script) { s.gpu(10, gpuA, KindStale, nil); s.rest(7200) }, nil},
-		{"it answers again", func(s *script) { s.gpu(10, gpuA, KindStale, nil); s.gpu(7200, gpuA, KindFresh, nil) },
-			[]string{gpuA + " LinkFault cleared: quiet for 1h0m0s"}},
+		{
+			"it answers again", func(s *script) { s.gpu(10, gpuA, KindStale, nil); s.gpu(7200, gpuA, KindFresh, nil) },
+			[]string{gpuA + " LinkFault cleared: quiet for 1h0m0s"},
+		},
 		{"the driver asks", func(s *script) { asks(s, 10, "3"); s.rest(7200) }, nil},
-		{"the driver asks, and then not", func(s *script) { asks(s, 10, "3"); asks(s, 7200, "0") },
-			[]string{gpuA + " LinkFault cleared: quiet for 1h0m0s"}},
+		{
+			"the driver asks, and then not", func(s *script) { asks(s, 10, "3"); asks(s, 7200, "0") },
+			[]string{gpuA + " LinkFault cleared: quiet for 1h0m0s"},
+		},
 		{"a reload", func(s *script) { s.driver(10, "b"); s.rest(40) }, []string{gpuA + " LinkFault cleared: driver was loaded again"}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

@@ -22,11 +22,13 @@ type absent struct {
 	Past
 }
 
-func (p Past) empty() bool { return len(p.Ignored) == 0 && len(p.Offences) == 0 && len(p.Tenants) == 0 }
+func (p *Past) empty() bool {
+	return len(p.Ignored) == 0 && len(p.Offences) == 0 && len(p.Tenants) == 0
+}
 
 // store keeps the past of a GPU that goes. The oldest is forgotten first.
 func (f *folding) store(g *GPU) {
-	if g.UUID == "" || g.Past.empty() {
+	if g.UUID == "" || g.empty() {
 		return
 	}
 	all := append(slices.Clip(f.next.Absent), absent{UUID: g.UUID, Past: g.Past})

@@ -35,22 +35,40 @@ func TestIncidentListsItsSignsAndSymptomsInBothOrders(t *testing.T) {
 		is   Reason
 		want []string
 	}{
-		{"two reporters", func(s *script) { s.xid(2, gpuA, 119, "x"); s.nvml(2.1, gpuA, 119); s.xid(5, gpuA, 119, "x") },
-			ResetRequired, []string{"Xid 119×2"}},
-		{"45 after the cause", func(s *script) { s.xid(2, gpuA, 109, "x"); s.xid(3, gpuA, 45, "Ch 1"); s.xid(3.1, gpuA, 45, "Ch 2") },
-			ResetRequired, []string{"Xid 109×1", "(Xid 45×2)"}},
-		{"45 before the cause", func(s *script) { s.xid(2, gpuA, 45, "Ch 1"); s.xid(2.1, gpuA, 45, "Ch 2"); s.xid(3, gpuA, 109, "x") },
-			ResetRequired, []string{"Xid 109×1", "(Xid 45×2)"}},
+		{
+			"two reporters", func(s *script) { s.xid(2, gpuA, 119, "x"); s.nvml(2.1, gpuA, 119); s.xid(5, gpuA, 119, "x") },
+			ResetRequired,
+			[]string{"Xid 119×2"},
+		},
+		{
+			"45 after the cause", func(s *script) { s.xid(2, gpuA, 109, "x"); s.xid(3, gpuA, 45, "Ch 1"); s.xid(3.1, gpuA, 45, "Ch 2") },
+			ResetRequired,
+			[]string{"Xid 109×1", "(Xid 45×2)"},
+		},
+		{
+			"45 before the cause", func(s *script) { s.xid(2, gpuA, 45, "Ch 1"); s.xid(2.1, gpuA, 45, "Ch 2"); s.xid(3, gpuA, 109, "x") },
+			ResetRequired,
+			[]string{"Xid 109×1", "(Xid 45×2)"},
+		},
 		{"45 that names its cause long after", func(s *script) {
 			s.xid(2, gpuA, 109, "x")
 			s.xid(300, gpuA, 45, "pid=7, name=python, Ch 00000001 caused by previous Xid 109")
 		}, ResetRequired, []string{"Xid 109×1", "(Xid 45×1)"}},
-		{"memory: 48, 63, 171", func(s *script) { s.xid(2, gpuA, 48, "DBE"); s.xid(2.1, gpuA, 63, "row"); s.xid(2.2, gpuA, 171, "x") },
-			UncorrectableMemory, []string{"Xid 48×1", "Xid 63×1", "Xid 171×1"}},
-		{"memory: 63, 172, 48", func(s *script) { s.xid(2, gpuA, 63, "row"); s.xid(2.1, gpuA, 172, "x"); s.xid(2.2, gpuA, 48, "DBE") },
-			UncorrectableMemory, []string{"Xid 172×1", "Xid 63×1", "Xid 48×1"}},
-		{"memory: 64, 63, 48", func(s *script) { s.xid(2, gpuA, 64, "row"); s.xid(2.1, gpuA, 63, "x"); s.xid(2.2, gpuA, 48, "DBE") },
-			UncorrectableMemory, []string{"Xid 64×1", "Xid 63×1", "Xid 48×1"}},
+		{
+			"memory: 48, 63, 171", func(s *script) { s.xid(2, gpuA, 48, "DBE"); s.xid(2.1, gpuA, 63, "row"); s.xid(2.2, gpuA, 171, "x") },
+			UncorrectableMemory,
+			[]string{"Xid 48×1", "Xid 63×1", "Xid 171×1"},
+		},
+		{
+			"memory: 63, 172, 48", func(s *script) { s.xid(2, gpuA, 63, "row"); s.xid(2.1, gpuA, 172, "x"); s.xid(2.2, gpuA, 48, "DBE") },
+			UncorrectableMemory,
+			[]string{"Xid 172×1", "Xid 63×1", "Xid 48×1"},
+		},
+		{
+			"memory: 64, 63, 48", func(s *script) { s.xid(2, gpuA, 64, "row"); s.xid(2.1, gpuA, 63, "x"); s.xid(2.2, gpuA, 48, "DBE") },
+			UncorrectableMemory,
+			[]string{"Xid 64×1", "Xid 63×1", "Xid 48×1"},
+		},
 		{"what a lost GPU prints", func(s *script) {
 			s.xid(2, gpuA, 79, "GPU has fallen off the bus.")
 			s.xid(3, gpuA, 119, "Timeout")

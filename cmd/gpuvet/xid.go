@@ -112,9 +112,9 @@ func does(policy *detector.Policy, code int, v detector.Verdict) string {
 	ends := map[detector.Clear]string{
 		detector.ClearReset:  "until a boot, a reset or another loading of the driver, after which the GPU is well for " + short(row.Settle),
 		detector.ClearAnswer: "until it answers again, and is well for " + short(row.Settle),
-		detector.ClearHand:  "until a person clears it",
-		detector.ClearLevel: "as long as it is so",
-		detector.ClearQuiet: fmt.Sprintf("until it was quiet for %s", row.Quiet),
+		detector.ClearHand:   "until a person clears it",
+		detector.ClearLevel:  "as long as it is so",
+		detector.ClearQuiet:  fmt.Sprintf("until it was quiet for %s", row.Quiet),
 	}[row.Clear]
 	return fmt.Sprintf("fences the GPU as %s (%s, gpuvet.dev/%s) %s", v.Reason, v.Effect, row.Taint, ends)
 }
