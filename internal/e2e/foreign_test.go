@@ -34,9 +34,10 @@ func TestNodeTaintOfOthersSurvives(t *testing.T) {
 	ended := make(chan rival)
 	go func() { ended <- toggle(ctx, s.node) }()
 	var ourConflicts float64
-	for range 5 {
-		s.lose(t, 0)
-		s.awaitFenced(t, 0)
+	for i := range 5 {
+		gpu := i % len(s.fleet) // the third fault of one would stand
+		s.lose(t, gpu)
+		s.awaitFenced(t, gpu)
 		s.recover(t)
 		met, err := s.Value(t.Context(), "gpuvet_call_errors_total", "call", "patch node")
 		if err != nil {

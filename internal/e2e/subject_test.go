@@ -53,10 +53,10 @@ func newSubject(t *testing.T, node string, timeline ...string) *subject {
 	return s
 }
 
-// start starts a daemon with two GPUs and waits until it is ready.
+// start starts a daemon with three GPUs and waits until it is ready.
 func start(t *testing.T, o daemon.Options, timeline ...string) *subject {
 	t.Helper()
-	fleet := daemon.NewFleet(2)
+	fleet := daemon.NewFleet(3)
 	o.Scenario = fleet.Scenario(t, timeline...)
 	s := newProcess(daemon.Start(t, cluster, o), fleet)
 	s.AwaitReady(t)

@@ -114,7 +114,7 @@ func (d *Daemon) launch(t testing.TB) {
 		"--state-dir", filepath.Join(d.dir, "state"), "--socket", d.socket, "--listen", d.listen,
 	}
 	if d.Options.Scenario != "" {
-		args = append(args, "--fake-nvml", d.Options.Scenario, "--accept-user-kernel-lines")
+		args = append(args, "--fake-nvml", d.Options.Scenario, "--config", configBeside(d.Options.Scenario), "--accept-user-kernel-lines")
 	}
 	life := &running{cmd: exec.Command(d.binary, append(args, d.Options.Args...)...), ended: make(chan struct{})}
 	life.cmd.Env = append(os.Environ(), "GPUVET_FAULTPOINT="+d.Options.FaultPoint)

@@ -10,6 +10,18 @@ import (
 	"testing"
 )
 
+// config has a GPU be well as soon as it answers well after its fault: the tests
+// are about the way of a verdict, and not about how long it takes.
+const config = `apiVersion: gpuvet.dev/v1alpha1
+kind: Config
+policy: {rows: [{reason: GPULost, settle: 0s}, {reason: RebootRequired, settle: 0s}, {reason: ResetRequired, settle: 0s}]}
+`
+
+// configBeside is the path of the configuration that goes with a scenario.
+func configBeside(scenario string) string {
+	return filepath.Join(filepath.Dir(scenario), "gpuvet.yaml")
+}
+
 // Fleet is the GPUs of one scripted node, in PCI order. The kernel log is one
 // for the machine and keeps what other tests write to it, so the addresses are
 // drawn at random: those lines are about GPUs that this fleet does not have.
@@ -58,6 +70,9 @@ func (f Fleet) write(t testing.TB, path string, timeline []string) {
 	}
 	for _, step := range timeline {
 		fmt.Fprintf(&file, "- %s\n", step)
+	}
+	if err := os.WriteFile(configBeside(path), []byte(config), 0o644); err != nil {
+		t.Fatalf("write configuration: %v", err)
 	}
 	if err := os.WriteFile(path, []byte(file.String()), 0o644); err != nil {
 		t.Fatalf("write scenario: %v", err)

@@ -134,7 +134,7 @@ func (s *Set) changes(t testing.TB, o SetOptions) []change {
 		changes = append(changes, change{Op: "add", Path: pod + list + "/-", Value: value})
 	}
 	mounts := append([]string{filepath.Dir(s.scenario)}, o.Mounts...)
-	args := []string{"--fake-nvml=" + s.scenario, "--state-dir=" + Folder, "--accept-user-kernel-lines"}
+	args := []string{"--fake-nvml=" + s.scenario, "--config=" + configBeside(s.scenario), "--state-dir=" + Folder, "--accept-user-kernel-lines"}
 	if o.Library {
 		library, err := s.cluster.Library()
 		if err != nil {
