@@ -39,6 +39,18 @@ type Device struct {
 	ComputeInstance *int   `json:"ci,omitempty"`
 }
 
+// instance names the MIG instance within its GPU; empty if there is none.
+func (d Device) instance() string {
+	switch {
+	case d.GPUInstance == nil:
+		return ""
+	case d.ComputeInstance == nil:
+		return strconv.Itoa(*d.GPUInstance)
+	default:
+		return strconv.Itoa(*d.GPUInstance) + "/" + strconv.Itoa(*d.ComputeInstance)
+	}
+}
+
 // Report is an Xid or SXid as it was reported.
 type Report struct {
 	Code     int         `json:"code"`

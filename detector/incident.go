@@ -68,7 +68,7 @@ func (f *folding) symptomOf(g *GPU, v Verdict) (int, bool) {
 	if e.Xid == nil || e.Xid.Code != 45 {
 		return 0, false
 	}
-	explains := func(c Condition) bool { return c.explains() && c.reaches(e.GPU) }
+	explains := func(c Condition) bool { return c.explains() && c.reaches(e.GPU) && !f.outlived(g, c) }
 	by := e.Xid.CausedBy
 	named := func(c Condition) bool { return explains(c) && slices.Contains(c.Xids, by) }
 	if i := slices.IndexFunc(g.Conditions, named); by != 0 && i >= 0 {
@@ -77,8 +77,15 @@ func (f *folding) symptomOf(g *GPU, v Verdict) (int, bool) {
 	if by != 0 && f.policy.Xids[by].Class == Application {
 		return 0, false
 	}
-	i := slices.IndexFunc(g.Conditions, func(c Condition) bool { return explains(c) && e.Time.Sub(c.Last).Abs() <= symptomSpan })
+	i := slices.IndexFunc(g.Conditions, func(c Condition) bool { return explains(c) && c.near(e.Time) })
 	return i, i >= 0
+}
+
+// near reports whether a time is near the fault, or near the last Xid 45 that it
+// explains: a storm of them may go on for long.
+func (c *Condition) near(at time.Time) bool {
+	storm := func(m Member) bool { return m.Symptom && m.Code == 45 && at.Sub(m.Last).Abs() <= symptomSpan }
+	return at.Sub(c.Last).Abs() <= symptomSpan || slices.ContainsFunc(c.Members, storm)
 }
 
 // swallows reports whether a fault is the loss of the GPU, and so explains the
@@ -103,10 +110,14 @@ func (f *folding) symptom(g *GPU, i int, v Verdict, cause string, news uint64) {
 	m.Count, m.Symptom = news, true
 	first := !slices.ContainsFunc(c.Members, func(o Member) bool { return o.Kind == m.Kind && o.Code == m.Code })
 	c.join(m)
-	if e.Time.After(c.Last) {
-		c.Last = e.Time
+	if v.Class != Application {
+		// The device has told of it. What any process can bring about keeps no fault
+		// from ending.
+		if e.Time.After(c.Last) {
+			c.Last = e.Time
+		}
+		c.Mono, c.Boot = max(c.Mono, e.Mono), f.next.Boot
 	}
-	c.Mono, c.Boot = max(c.Mono, e.Mono), f.next.Boot
 	if news == 0 || !first {
 		return
 	}

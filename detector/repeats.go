@@ -10,9 +10,14 @@ const repeatSpan = time.Second
 type repeats map[repeatKey]*repeat
 
 type repeatKey struct {
-	pci  string
-	code int
+	pci      string
+	code     int
+	instance string // of a MIG device
+	tenant   string
 }
+
+// maxRepeats bounds the map: namespaces come and go.
+const maxRepeats = 4096
 
 // repeat is the last record of an Xid, and what came like it since.
 type repeat struct {
@@ -25,10 +30,13 @@ func (r repeats) swallow(e *Event, entry *Entry) bool {
 	if e == nil || e.Kind != KindXid || len(entry.Transitions) > 0 || e.Xid == nil {
 		return false
 	}
-	key := repeatKey{e.GPU.PCI, e.Xid.Code}
+	key := repeatKey{pci: e.GPU.PCI, code: e.Xid.Code, instance: e.GPU.instance(), tenant: e.Holder.tenant()}
 	last, ok := r[key]
 	switch {
 	case !ok:
+		if len(r) >= maxRepeats {
+			clear(r)
+		}
 		r[key] = &repeat{at: e.Mono}
 		return false
 	case (e.Mono - last.at).Abs() < repeatSpan:

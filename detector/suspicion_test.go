@@ -3,6 +3,7 @@ package detector
 import (
 	"fmt"
 	"testing"
+	"time"
 )
 
 func (s *script) tenant(seconds float64, pod string, code int) {
@@ -70,5 +71,26 @@ func TestNoTenantGrowsWhatIsRemembered(t *testing.T) {
 	}
 	if n := len(s.state.GPUs[0].Tenants); n > 5*DefaultPolicy().Suspicion.Tenants {
 		t.Errorf("%d signs are remembered", n)
+	}
+}
+
+// The history has the first sign of each tenant, or a replay could not find the
+// suspicion.
+func TestSignsOfEachTenantAreRecordedAndTheirMemoryIsBounded(t *testing.T) {
+	r := repeats{}
+	swallowed := func(tenant string, gi *int) bool {
+		e := Event{
+			Kind: KindXid, Mono: time.Hour, GPU: Device{PCI: gpuA, GPUInstance: gi}, Xid: &Report{Code: 31}, Holder: &Holder{Pod: tenant + "/x"},
+		}
+		return r.swallow(&e, &Entry{})
+	}
+	if swallowed("a", nil) || swallowed("b", nil) || swallowed("b", new(1)) || !swallowed("b", nil) {
+		t.Error("want the first of each tenant and instance recorded, and no repeat")
+	}
+	for i := range 3 * maxRepeats {
+		swallowed(fmt.Sprint(i), nil)
+	}
+	if len(r) > maxRepeats {
+		t.Errorf("%d tenants are remembered", len(r))
 	}
 }

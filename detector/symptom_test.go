@@ -121,6 +121,24 @@ func TestWhatNothingExplainsStaysAFaultOfItsOwn(t *testing.T) {
 	}
 }
 
+// Any process can bring about an Xid 45.
+func TestSymptomsOfAnApplicationKeepNoFaultFromEnding(t *testing.T) {
+	s := newScript(t)
+	s.driver(1, "a")
+	s.xid(2, gpuA, 109, "x")
+	s.xid(2, gpuB, 74, "x")
+	for i := range 200 {
+		s.xid(3+float64(i)*20, gpuB, 45, "Ch 1")
+	}
+	s.rest(4000)
+	s.told = nil
+	s.driver(4001, "b")
+	s.xid(4010, gpuA, 45, "Ch 1")
+	s.rest(4040)
+	s.says(gpuA+" ApplicationFault raised: Xid 45", gpuA+" ResetRequired cleared: driver was loaded again")
+	s.status(gpuB, Healthy)
+}
+
 func TestPauseExplainsNoXid(t *testing.T) {
 	s := newScript(t)
 	s.driver(1, "a")
