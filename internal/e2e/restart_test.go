@@ -43,9 +43,9 @@ func TestNodeGPUThatWentWhileNobodyLookedIsLost(t *testing.T) {
 	t.Parallel()
 	s := newSubject(t, "went")
 	s.stop(t)
-	s.Options.Scenario = s.fleet[:1].Scenario(t)
+	s.Options.Scenario = s.fleet[:2].Scenario(t)
 	s.Restart(t)
-	s.awaitFenced(t, 1)
+	s.awaitFenced(t, 2)
 	s.awaitEvents(t, "GPULost", 1)
 }
 
