@@ -57,6 +57,9 @@ func newDaemon(
 	if d.kernel.AcceptUser = o.acceptUserLines; o.acceptUserLines {
 		d.kernel.Has = script.Has
 	}
+	if script == nil {
+		d.lookBehindBridges()
+	}
 	if err := d.open(conf, cluster, script); err != nil {
 		d.close()
 		return nil, err
@@ -113,6 +116,19 @@ func (d *daemon) open(conf config, cluster *node.Cluster, script *fake.Driver) e
 	}
 	d.export()
 	return nil
+}
+
+// lookBehindBridges has a PCIe error that a bridge reports find the GPUs below it.
+func (d *daemon) lookBehindBridges() {
+	tree, err := detector.NewPCITree(detector.PCIDevices)
+	told := func(err error) {
+		if err != nil {
+			d.log.Warn("PCI devices cannot be listed; errors that a bridge reports find no GPU", zap.Error(err))
+		}
+	}
+	told(err)
+	d.kernel.Behind = tree.Behind
+	d.kernel.Loaded = func() { told(tree.Refresh()) }
 }
 
 // restore reads what was saved. State that cannot be trusted is left where it
