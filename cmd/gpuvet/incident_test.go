@@ -22,14 +22,11 @@ const incidents = "../../testdata/incidents/"
 // daemon does something else, with what is wrong. Each is still wrong, or the
 // test fails: who puts it right takes it off the list.
 var knownWrong = map[string]string{
-	"application-fault-of-three-tenants": "three namespaces do not make a GPU Degraded",
-	"ignored-by-hand":                    "nothing is ignored yet",
-	"memory-group-63-first":              "the log tells the advice of 48 alone, the condition that of 48 with 63",
-	"nvlink5-number-before-the-line":     "the number that NVML tells first stays a warning beside the fault",
-	"nvlink5-reset":                      "the advice stays at drain-and-reset when the driver asks for the reset",
-	"reboot-class":                       "a reload of the driver ends a fault that takes a boot",
-	"remap-pending-reset-clear":          "the advice stays at drain-and-reset when the driver asks for the reset",
-	"repeat-offender":                    "a third incident within 30 days ends like the first",
+	"memory-group-63-first":          "the log tells the advice of 48 alone, the condition that of 48 with 63",
+	"nvlink5-number-before-the-line": "the number that NVML tells first stays a warning beside the fault",
+	"nvlink5-reset":                  "the advice stays at drain-and-reset when the driver asks for the reset",
+	"reboot-class":                   "a reload of the driver ends a fault that takes a boot",
+	"remap-pending-reset-clear":      "the advice stays at drain-and-reset when the driver asks for the reset",
 }
 
 // leastIncidents is how many there must be.
