@@ -2,8 +2,6 @@ package exporter
 
 import (
 	"context"
-	"encoding/json"
-	"errors"
 	"net/http/httptest"
 	"strings"
 	"testing"
@@ -73,20 +71,7 @@ func TestWrongIgnoreRequestIsToldWhy(t *testing.T) {
 		{"nothing to end", "unignore", `{"gpu":"0"}`, 400, []string{`reason: "" is none`}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			_, sources := detectorNode(t)
-			w := postTo(New(sources).Local(func(context.Context, detector.Event) (*detector.Snapshot, error) {
-				t.Error("an event was submitted")
-				return nil, errors.New("no")
-			}), "/api/v1/"+tt.path, tt.body)
-			var got ErrorAnswer
-			if err := json.Unmarshal(w.Body.Bytes(), &got); err != nil || w.Code != tt.code {
-				t.Fatalf("got %d, %v, want %d: %s", w.Code, err, tt.code, w.Body)
-			}
-			for _, want := range tt.want {
-				if !strings.Contains(got.Error, want) {
-					t.Errorf("got %q, want %q in it", got.Error, want)
-				}
-			}
+			refuses(t, "/api/v1/"+tt.path, tt.body, tt.code, tt.want)
 		})
 	}
 }

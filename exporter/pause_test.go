@@ -101,20 +101,7 @@ func TestWrongPauseRequestIsToldWhy(t *testing.T) {
 		{"author on two lines", "resume", `{"author":"a\nb"}`, 400, []string{`author: "a\nb"`}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			_, sources := detectorNode(t)
-			w := postTo(New(sources).Local(func(context.Context, detector.Event) (*detector.Snapshot, error) {
-				t.Error("an event was submitted")
-				return nil, errors.New("no")
-			}), "/api/v1/"+tt.path, tt.body)
-			var got ErrorAnswer
-			if err := json.Unmarshal(w.Body.Bytes(), &got); err != nil || w.Code != tt.code {
-				t.Fatalf("got %d, %v, want %d: %s", w.Code, err, tt.code, w.Body)
-			}
-			for _, want := range tt.want {
-				if !strings.Contains(got.Error, want) {
-					t.Errorf("got %q, want %q in it", got.Error, want)
-				}
-			}
+			refuses(t, "/api/v1/"+tt.path, tt.body, tt.code, tt.want)
 		})
 	}
 }
@@ -174,5 +161,24 @@ func TestStuckDriverIsNotUp(t *testing.T) {
 	New(n.sources).Handler().ServeHTTP(w, httptest.NewRequest("GET", "/metrics", nil))
 	if !strings.Contains(w.Body.String(), "\ngpuvet_driver_up 0\n") {
 		t.Error("a driver that answers nothing is up")
+	}
+}
+
+// refuses checks that a request changes nothing, and what is said of it.
+func refuses(t *testing.T, path, body string, code int, want []string) {
+	t.Helper()
+	_, sources := detectorNode(t)
+	w := postTo(New(sources).Local(func(context.Context, detector.Event) (*detector.Snapshot, error) {
+		t.Error("an event was submitted")
+		return nil, errors.New("no")
+	}), path, body)
+	var got ErrorAnswer
+	if err := json.Unmarshal(w.Body.Bytes(), &got); err != nil || w.Code != code {
+		t.Fatalf("got %d, %v, want %d: %s", w.Code, err, code, w.Body)
+	}
+	for _, part := range want {
+		if !strings.Contains(got.Error, part) {
+			t.Errorf("got %q, want %q in it", got.Error, part)
+		}
 	}
 }

@@ -47,7 +47,7 @@ faults and all of them stay.`,
 			return showCleared(cmd.OutOrStdout(), done, detector.Reason(request.Reason))
 		},
 	}
-	cmd.Flags().StringVar(&socket, "socket", defaultSocket(), "socket of the daemon")
+	socketFlag(cmd, &socket)
 	cmd.Flags().StringVar(&author, "author", currentUser(), "who clears it, for the trail")
 	return cmd
 }

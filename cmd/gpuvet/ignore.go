@@ -39,7 +39,7 @@ author. To ignore a fault for ever, or one of the node, is for a row of the poli
 	f := cmd.Flags()
 	f.StringVar(&request.For, "for", "24h", "how long, from 1m to 720h")
 	f.StringVar(&request.Author, "author", currentUser(), "who wants it so, for the trail")
-	f.StringVar(&socket, "socket", defaultSocket(), "socket of the daemon")
+	socketFlag(cmd, &socket)
 	return cmd
 }
 
@@ -66,7 +66,7 @@ func unignoreCommand() *cobra.Command {
 	}
 	f := cmd.Flags()
 	f.StringVar(&request.Author, "author", currentUser(), "who wants it so, for the trail")
-	f.StringVar(&socket, "socket", defaultSocket(), "socket of the daemon")
+	socketFlag(cmd, &socket)
 	return cmd
 }
 

@@ -13,6 +13,8 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/spf13/cobra"
+
 	"gpuvet.dev/exporter"
 )
 
@@ -46,6 +48,11 @@ func checkSocket(path string) error {
 		return badInput("--socket %s: %d bytes long: expected at most %d", path, len(path), maxSocket)
 	}
 	return nil
+}
+
+// socketFlag is how a command that asks the daemon finds it.
+func socketFlag(cmd *cobra.Command, socket *string) {
+	cmd.Flags().StringVar(socket, "socket", defaultSocket(), "socket of the daemon")
 }
 
 // ask sends one request to the daemon of this node.

@@ -19,7 +19,7 @@ import (
 // The memory of the shipped binary with eight GPUs and a scrape every second.
 func TestMeasureMemory(t *testing.T) {
 	if os.Getenv("GPUVET_MEASURE") == "" {
-		t.Skip("a measurement of half a minute: make measure")
+		t.Skip("measures for half a minute, and is no test: set GPUVET_MEASURE=all, as make measure does")
 	}
 	dir := t.TempDir()
 	binary := filepath.Join(dir, "gpuvet")

@@ -51,7 +51,7 @@ if it is not by then.`,
 	f.StringVar(&request.For, "for", "10m", "how long, from 1s to 24h")
 	f.StringVar(&request.Why, "reason", "", "why, for those who wonder")
 	f.StringVar(&request.Author, "author", currentUser(), "who pauses, for the trail")
-	f.StringVar(&socket, "socket", defaultSocket(), "socket of the daemon")
+	socketFlag(cmd, &socket)
 	return cmd
 }
 
@@ -77,7 +77,7 @@ func resumeCommand() *cobra.Command {
 	}
 	f := cmd.Flags()
 	f.StringVar(&request.Author, "author", currentUser(), "who resumes, for the trail")
-	f.StringVar(&socket, "socket", defaultSocket(), "socket of the daemon")
+	socketFlag(cmd, &socket)
 	return cmd
 }
 

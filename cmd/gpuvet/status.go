@@ -33,7 +33,7 @@ too narrow the faults are cut; -o json and -o yaml have all that is known.`,
 			return printStatus(cmd.OutOrStdout(), answer, format)
 		},
 	}
-	cmd.Flags().StringVar(&socket, "socket", defaultSocket(), "socket of the daemon")
+	socketFlag(cmd, &socket)
 	cmd.Flags().StringVarP(&format, "output", "o", "table", "table, json or yaml")
 	return cmd
 }

@@ -82,7 +82,7 @@ func BenchmarkDriverEventToSnapshot(b *testing.B) {
 // and its workers. The script stands still: playing it is no part of the daemon.
 func TestMeasureWorkers(t *testing.T) {
 	if os.Getenv("GPUVET_MEASURE") == "" {
-		t.Skip("a measurement of a minute: make measure")
+		t.Skip("measures for a minute, and is no test: set GPUVET_MEASURE=all, as make measure does")
 	}
 	d, g := detecting(t)
 	facts := detector.NewFacts(nvml.DefaultFreshness, d.Emit)

@@ -241,7 +241,7 @@ func compile(t *testing.T, code string, flags ...string) string {
 		if os.Getenv("GPUVET_REQUIRE") == "all" {
 			t.Fatal(err)
 		}
-		t.Skip(err)
+		t.Skipf("needs gcc, which GPUVET_REQUIRE=all insists on: %v", err)
 	}
 	out := filepath.Join(t.TempDir(), "out")
 	args := append([]string{"-o", out, write(t, "code.c", code)}, flags...)
@@ -288,7 +288,7 @@ func TestShippedListIsEnoughForTheWorker(t *testing.T) {
 		if os.Getenv("GPUVET_REQUIRE") == "all" {
 			t.Fatal("needs root to change the root of a process")
 		}
-		t.Skip("needs root to change the root of a process")
+		t.Skip("needs root, to run the worker with the image as its root; GPUVET_REQUIRE=all insists on it")
 	}
 	program := compile(t, probe, "-ldl")
 	shipped, err := os.ReadFile("files.txt")

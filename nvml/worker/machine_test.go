@@ -63,7 +63,7 @@ func needCompiler(t testing.TB, err error) {
 	switch {
 	case err == nil:
 	case errors.Is(err, compile.ErrNoCompiler) && os.Getenv("GPUVET_REQUIRE") != "all":
-		t.Skip(err)
+		t.Skipf("needs gcc, which GPUVET_REQUIRE=all insists on: %v", err)
 	default:
 		t.Fatal(err)
 	}
