@@ -34,6 +34,7 @@ type GPUView struct {
 	VBIOS        string      `json:"vbios,omitempty"`
 	Minor        *int        `json:"minor,omitempty"`
 	MemoryBytes  uint64      `json:"memoryBytes,omitempty"`
+	Build
 	Status       Status      `json:"status"`
 	Fresh        bool        `json:"fresh"`
 	Missing      bool        `json:"missing,omitempty"`
@@ -89,7 +90,7 @@ func nextView(s, before *State, seen *Snapshot) *Snapshot {
 		heeded, unheeded := g.heeded(visible(g.Conditions))
 		v.GPUs[i] = GPUView{
 			PCI: g.PCI, UUID: g.UUID, Index: g.Index, Name: g.Name, Architecture: g.Architecture, Serial: g.Serial,
-			VBIOS: g.VBIOS, Minor: g.Minor, MemoryBytes: g.MemoryBytes, Status: g.Status(), Fresh: g.answers(),
+			VBIOS: g.VBIOS, Minor: g.Minor, MemoryBytes: g.MemoryBytes, Build: g.Build, Status: g.Status(), Fresh: g.answers(),
 			Missing: g.Missing, Recovery: g.Recovery, Conditions: heeded, Ignored: g.Ignored, Unheeded: unheeded, Xids: g.Xids,
 		}
 	}

@@ -5,6 +5,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"gpuvet.dev/nvml"
 )
 
 // State is everything that the fold knows. It is never written after it was
@@ -81,6 +83,7 @@ type GPU struct {
 	VBIOS        string `json:"vbios,omitempty"`
 	Minor        *int   `json:"minor,omitempty"`
 	MemoryBytes  uint64 `json:"memoryBytes,omitempty"`
+	Build
 
 	Fresh    bool `json:"fresh,omitempty"`    // it answers
 	Missing  bool `json:"missing,omitempty"`  // gone from the inventory
@@ -106,6 +109,19 @@ type GPU struct {
 	Sign *Sign `json:"sign,omitempty"`
 	// Merging holds the windows in which two reporters of one Xid are one.
 	Merging []mergeWindow `json:"merging,omitempty"`
+}
+
+// Build is how a GPU is made, placed and divided, as far as that is known. It stays
+// when the GPU is lost.
+type Build struct {
+	Brand             string `json:"brand,omitempty"`             // Tesla, GeForce, Nvidia
+	ComputeCapability string `json:"computeCapability,omitempty"` // 9.0
+	AddressingMode    string `json:"addressingMode,omitempty"`    // HMM, ATS, None
+	NUMANode          *int   `json:"numaNode,omitempty"`
+	PCIeRoot          string `json:"pcieRoot,omitempty"` // pci0000:64
+	MIG               bool   `json:"mig,omitempty"`      // in MIG mode
+	// Instances are its MIG devices, by GPU instance, then by compute instance.
+	Instances []nvml.Instance `json:"instances,omitempty"`
 }
 
 // XidCount counts one Xid of one GPU since the boot.
