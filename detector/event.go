@@ -26,6 +26,7 @@ type Event struct {
 	SXid   *Report           `json:"sxid,omitempty"`
 	Fields map[string]string `json:"fields,omitempty"`
 	Holder *Holder           `json:"holder,omitempty"`
+	Claim  *Claim            `json:"claim,omitempty"`
 	// Policy has the rows by which a policy differs from the default.
 	Policy []PolicyRow `json:"policy,omitempty"`
 }
@@ -67,9 +68,12 @@ type Report struct {
 
 // Holder is who held the GPU.
 type Holder struct {
-	Claim string `json:"claim,omitempty"`
-	Pod   string `json:"pod,omitempty"`
-	Owner string `json:"owner,omitempty"`
+	Claim  string `json:"claim,omitempty"` // namespace/name, as those below
+	Pod    string `json:"pod,omitempty"`
+	PodUID string `json:"podUID,omitempty"`
+	Owner  string `json:"owner,omitempty"`
+	// Tenant is whose it is; empty: the namespace of the pod says it.
+	Tenant string `json:"tenant,omitempty"`
 }
 
 // Kind says what was observed. Kinds that this version does not know are
@@ -134,11 +138,21 @@ const (
 	KindTaintRemoved  Kind = "TaintRemoved"  // ours is gone from the node
 )
 
+// Kinds that tell of claims. Claim has all of it in the first, and at least the UID
+// in the others.
+const (
+	KindClaimIntended Kind = "ClaimIntended" // its devices are about to be prepared
+	KindClaimPrepared Kind = "ClaimPrepared"
+	KindClaimReleased Kind = "ClaimReleased"
+	KindClaimRefused  Kind = "ClaimRefused" // a device of it is not fit; GPU; Fields: device, reason, action
+)
+
 // saved reports whether the event must be on disk before the one who submits
 // it goes on: it cannot be read again from its source.
 func (e *Event) saved() bool {
 	switch e.Kind {
-	case KindClear, KindIgnore, KindUnignore, KindPaused, KindResumed, KindPauseRefused, KindHandled, KindTaintIntended, KindTaintApplied, KindTaintRemoved:
+	case KindClear, KindIgnore, KindUnignore, KindPaused, KindResumed, KindPauseRefused, KindHandled, KindTaintIntended, KindTaintApplied, KindTaintRemoved,
+		KindClaimIntended, KindClaimPrepared, KindClaimReleased, KindClaimRefused:
 		return true
 	default:
 		return e.Source == SourceEvents
@@ -209,4 +223,5 @@ const (
 	SourceDaemon    = "daemon"
 	SourceHand      = "hand"
 	SourceNode      = "node"
+	SourceDRA       = "dra"
 )

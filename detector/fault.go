@@ -54,6 +54,7 @@ func (f *folding) xid() {
 	f.remaps(g)
 	if verdict.Class == Application && news > 0 {
 		f.suspect(g)
+		f.blame(g)
 	}
 	f.raise(g.PCI, verdict, cause, e.Xid.Text, false)
 	if verdict.Reason == UncorrectableMemory {

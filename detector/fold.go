@@ -30,11 +30,13 @@ func fold(s *State, p *Policy, e Event) (*State, []Transition, time.Time) {
 	f.advance()
 	f.next.Seq++
 	f.count()
+	f.attribute()
 	f.apply()
 	f.mark()
 	f.sign()
 	f.corroborate()
 	f.settle()
+	f.forgetRefusals()
 	f.remember()
 	return f.next, f.transitions, f.next.deadline(f.next.Time, f.next.Mono)
 }
@@ -44,6 +46,7 @@ func fold(s *State, p *Policy, e Event) (*State, []Transition, time.Time) {
 func expire(s *State, p *Policy, at time.Time, mono time.Duration) (*State, []Transition, time.Time) {
 	f := &folding{policy: p, event: Event{Time: at, Mono: mono, Boot: s.Boot}, next: shallow(s)}
 	f.advance()
+	f.forgetRefusals()
 	f.remember()
 	return f.next, f.transitions, f.next.deadline(f.next.Time, f.next.Mono)
 }
@@ -157,6 +160,8 @@ func (f *folding) apply() {
 		f.unignore()
 	case KindTaintIntended, KindTaintApplied, KindTaintRemoved:
 		f.taint()
+	case KindClaimIntended, KindClaimPrepared, KindClaimReleased, KindClaimRefused:
+		f.claim()
 	case KindHang, KindRecovery, KindSoftware, KindDriverEvent:
 		// Counted and kept; they decide nothing by themselves. Some are a sign.
 	}
@@ -195,6 +200,9 @@ func (f *folding) tell(pci string, c Condition, change Change, cause string, at 
 		t.UUID, t.GPU = g.UUID, g.Index
 		if _, ignored := g.ignored(c.Reason); ignored && change != Folded {
 			t.Status, t.Effect, t.Cause = Passed, NoEffect, string(change)+": "+cause
+		}
+		if t.Class != Application {
+			t.Holders = f.next.holders(Device{PCI: pci, GPUInstance: c.GPUInstance, ComputeInstance: c.ComputeInstance})
 		}
 	}
 	f.transitions = append(f.transitions, t)

@@ -14,35 +14,39 @@ type Snapshot struct {
 	Driver DriverState `json:"driver"`
 	GPUs   []GPUView   `json:"gpus"` // by PCI address
 	// Node holds the faults whose scope is the node or its fabric.
-	Node        []Condition  `json:"node,omitempty"`
-	Pause       *Pause       `json:"pause,omitempty"` // the one in force; nil: none
-	Requests    Requests     `json:"requests,omitzero"`
-	Counters    Counters     `json:"counters"`
-	Applied     Applied      `json:"applied"`
-	Policy      string       `json:"policy"`
-	Transitions []Transition `json:"transitions,omitempty"` // the last ones, oldest first
+	Node   []Condition `json:"node,omitempty"`
+	Pause  *Pause      `json:"pause,omitempty"`  // the one in force; nil: none
+	Claims []*Claim    `json:"claims,omitempty"` // that hold devices of this node, by UID
+	// Released are those that were given back within the last minute.
+	Released    []ReleasedClaim `json:"released,omitempty"`
+	Requests    Requests        `json:"requests,omitzero"`
+	Counters    Counters        `json:"counters"`
+	Applied     Applied         `json:"applied"`
+	Policy      string          `json:"policy"`
+	Transitions []Transition    `json:"transitions,omitempty"` // the last ones, oldest first
 }
 
 // GPUView is one GPU as people see it.
 type GPUView struct {
-	PCI          string      `json:"pci"`
-	UUID         string      `json:"uuid,omitempty"`
-	Index        *int        `json:"index,omitempty"`
-	Name         string      `json:"name,omitempty"`
-	Architecture string      `json:"architecture,omitempty"`
-	Serial       string      `json:"serial,omitempty"`
-	VBIOS        string      `json:"vbios,omitempty"`
-	Minor        *int        `json:"minor,omitempty"`
-	MemoryBytes  uint64      `json:"memoryBytes,omitempty"`
+	PCI          string `json:"pci"`
+	UUID         string `json:"uuid,omitempty"`
+	Index        *int   `json:"index,omitempty"`
+	Name         string `json:"name,omitempty"`
+	Architecture string `json:"architecture,omitempty"`
+	Serial       string `json:"serial,omitempty"`
+	VBIOS        string `json:"vbios,omitempty"`
+	Minor        *int   `json:"minor,omitempty"`
+	MemoryBytes  uint64 `json:"memoryBytes,omitempty"`
 	Build
-	Status       Status      `json:"status"`
-	Fresh        bool        `json:"fresh"`
-	Missing      bool        `json:"missing,omitempty"`
-	Recovery     int         `json:"recovery"`             // NVML field 230
-	Conditions   []Condition `json:"conditions,omitempty"` // the visible ones, worst first
-	Ignored      []Ignored   `json:"ignored,omitempty"`    // what is no condition for a while
-	Unheeded     []Condition `json:"unheeded,omitempty"`   // the faults that stand and are ignored, worst first: they have no effect
-	Xids         []XidCount  `json:"xids,omitempty"`       // since the boot, by code
+	Status     Status      `json:"status"`
+	Fresh      bool        `json:"fresh"`
+	Missing    bool        `json:"missing,omitempty"`
+	Recovery   int         `json:"recovery"`             // NVML field 230
+	Conditions []Condition `json:"conditions,omitempty"` // the visible ones, worst first
+	Ignored    []Ignored   `json:"ignored,omitempty"`    // what is no condition for a while
+	Unheeded   []Condition `json:"unheeded,omitempty"`   // the faults that stand and are ignored, worst first: they have no effect
+	Refusals   []Refusal   `json:"refusals,omitempty"`   // its devices that a claim did not get
+	Xids       []XidCount  `json:"xids,omitempty"`       // since the boot, by code
 }
 
 // Ready reports whether the inventory was attempted: "no driver", "0 GPUs",
@@ -79,6 +83,7 @@ func view(s *State) *Snapshot { return nextView(s, &State{}, &Snapshot{}) }
 func nextView(s, before *State, seen *Snapshot) *Snapshot {
 	v := &Snapshot{
 		Seq: s.Seq, Time: s.Time, Boot: s.Boot, Driver: s.Driver, Node: visible(s.Node), Pause: s.Pause, Requests: s.Requests,
+		Claims: s.Claims, Released: s.Released,
 		Counters: s.Counters, Applied: s.Applied, Policy: s.Policy, Transitions: s.Recent,
 		GPUs: make([]GPUView, len(s.GPUs)),
 	}
@@ -91,7 +96,8 @@ func nextView(s, before *State, seen *Snapshot) *Snapshot {
 		v.GPUs[i] = GPUView{
 			PCI: g.PCI, UUID: g.UUID, Index: g.Index, Name: g.Name, Architecture: g.Architecture, Serial: g.Serial,
 			VBIOS: g.VBIOS, Minor: g.Minor, MemoryBytes: g.MemoryBytes, Build: g.Build, Status: g.Status(), Fresh: g.answers(),
-			Missing: g.Missing, Recovery: g.Recovery, Conditions: heeded, Ignored: g.Ignored, Unheeded: unheeded, Xids: g.Xids,
+			Missing: g.Missing, Recovery: g.Recovery, Conditions: heeded, Ignored: g.Ignored, Unheeded: unheeded,
+			Refusals: g.Refusals, Xids: g.Xids,
 		}
 	}
 	return v

@@ -29,6 +29,10 @@ type State struct {
 	Pause    *Pause   `json:"pause,omitempty"`
 	Requests Requests `json:"requests,omitzero"`
 
+	// Claims are those that hold devices of this node, by UID.
+	Claims   []*Claim        `json:"claims,omitempty"`
+	Released []ReleasedClaim `json:"released,omitempty"` // oldest first
+
 	// Folded has, for each <boot>/<source>, the highest number folded: an
 	// observation met again is known by it.
 	Folded   map[string]uint64 `json:"folded,omitempty"`
@@ -101,6 +105,8 @@ type GPU struct {
 	// Ended has, for each reason that was ended in this boot, the time since
 	// boot of its newest sign: older ones, arriving late, raise nothing.
 	Ended map[Reason]time.Duration `json:"ended,omitempty"`
+	// Refusals are devices of it that a claim did not get.
+	Refusals []Refusal `json:"refusals,omitempty"`
 	// Waived are facts that a person has declared over though they stand.
 	Waived []Reason `json:"waived,omitempty"`
 	Past

@@ -56,10 +56,13 @@ func (f *folding) suspect(g *GPU) {
 	}
 }
 
-// tenant is the namespace of the pod; empty if it is not known.
+// tenant is whose the work is; empty if it is not known.
 func (h *Holder) tenant() string {
-	if h == nil {
+	switch {
+	case h == nil:
 		return ""
+	case h.Tenant != "":
+		return h.Tenant
 	}
 	namespace, _, ok := strings.Cut(h.Pod, "/")
 	if !ok {

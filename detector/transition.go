@@ -27,6 +27,9 @@ const (
 	NotedPaused   Reason = "Paused"
 	NotedResumed  Reason = "Resumed"
 	NotedPolicy   Reason = "PolicyChanged" // other rows decide from now on
+	// Of a claim: Holders has it.
+	NotedApplication Reason = "ApplicationXid" // its work raised an Xid that is no fault of the GPU
+	NotedRefused     Reason = "ClaimRefused"   // it does not get the device that was allocated to it
 )
 
 // Transition is one change of what people see, and why.
@@ -46,4 +49,6 @@ type Transition struct {
 	// The MIG instance that the fault stays with; nil: it is the whole GPU's.
 	GPUInstance     *int `json:"gi,omitempty"`
 	ComputeInstance *int `json:"ci,omitempty"`
+	// Holders are those who held the GPU or instance, as far as that is known.
+	Holders []Holder `json:"holders,omitempty"`
 }
