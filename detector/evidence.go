@@ -138,7 +138,7 @@ func (f *folding) evidence(g *GPU, c Condition) (why string, at time.Duration) {
 // nodeEvidence is the same for a fault of the node: it has no GPU to ask.
 func (f *folding) nodeEvidence(row Row, c Condition) (why string, at time.Duration) {
 	switch {
-	case row.Clear == ClearReset:
+	case row.Clear == ClearReset, row.Clear == ClearBoot:
 		return f.renewed(nil, c), 0
 	case row.Clear == ClearLevel && f.next.Driver.Asked:
 		return endLevel, 0
@@ -150,7 +150,8 @@ func (f *folding) nodeEvidence(row Row, c Condition) (why string, at time.Durati
 }
 
 // renewed says whether the node was booted, the driver loaded again or the GPU
-// reset since the newest sign of a fault.
+// reset since the newest sign of a fault. Where a boot is the only evidence, it is
+// silent about the others.
 func (f *folding) renewed(g *GPU, c Condition) string {
 	s := f.next
 	switch {
@@ -158,6 +159,8 @@ func (f *folding) renewed(g *GPU, c Condition) string {
 		return ""
 	case c.Boot != s.Boot:
 		return endReboot
+	case f.policy.Reasons[c.Reason].Clear == ClearBoot:
+		return ""
 	case c.Mono < s.Driver.Began:
 		return endReload
 	default:

@@ -1,6 +1,7 @@
 package detector
 
 import (
+	"fmt"
 	"testing"
 	"time"
 
@@ -43,6 +44,44 @@ func TestResetOfTheGPUEndsWhatCameBefore(t *testing.T) {
 			s.says(tt.want...)
 		})
 	}
+}
+
+func TestFaultThatTakesABootOutlastsAReloadAndAReset(t *testing.T) {
+	for _, tt := range []struct {
+		name, policy string
+		code         int
+		reason       Reason
+	}{
+		{"of the catalogue", "", 151, RebootRequired},
+		{"of a user's row", `{"reason": "ResetRequired", "clear": "boot"}`, 119, ResetRequired},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			s := newScript(t)
+			s.takes(0.5, tt.policy)
+			s.driver(1, "a")
+			s.xid(2, gpuA, tt.code, "x")
+			s.gpu(20, gpuA, KindReset, map[string]string{"sign": "PCIe replays began anew", "ago": "10s"})
+			s.driver(100, "b")
+			s.rest(3600)
+			s.status(gpuA, Unhealthy)
+			s.told = nil
+			s.start(4000, "boot-2")
+			s.driver(4001, "c")
+			s.rest(4030)
+			s.says()
+			s.rest(4032)
+			s.says(fmt.Sprintf("%s %s cleared: node was rebooted", gpuA, tt.reason))
+		})
+	}
+}
+
+// The driver's word that the node must be booted is a fact, and ends with it.
+func TestDriverTakesBackThatItAskedForABoot(t *testing.T) {
+	s := newScript(t)
+	s.driver(1, "a")
+	s.gpu(2, gpuA, KindRecoveryAction, map[string]string{"action": "2"})
+	s.gpu(3, gpuA, KindRecoveryAction, map[string]string{"action": "0"})
+	s.says(gpuA+" RebootRequired raised: recovery action node-reboot", gpuA+" RebootRequired cleared: the driver no longer says so")
 }
 
 // What a GPU has answered before it was lost is no evidence, however short the time

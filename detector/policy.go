@@ -90,6 +90,8 @@ const (
 	// since the last sign, the GPU answers, it asks for no recovery, and no row
 	// remap waits, all that for Row.Settle.
 	ClearReset Clear = "reset"
+	// ClearBoot: the same, and only a boot of the node will do.
+	ClearBoot Clear = "boot"
 	// ClearAnswer: the GPU answers again, it asks for no recovery, and no row remap
 	// waits, all that for Row.Settle.
 	ClearAnswer Clear = "answer"
@@ -127,7 +129,7 @@ func DefaultPolicy() *Policy {
 	rows := []Row{
 		{Reason: GPULost, Scope: gpu, Taint: TaintLost, Class: Hardware, Effect: NoSchedule, Action: ActRebootNode, Clear: ClearAnswer, Settle: settleTime, Source: "catalogue RESTART_BM; nvml.h ERROR_GPU_IS_LOST"},
 		{Reason: ResetRequired, Scope: gpu, Taint: TaintResetRequired, Class: Driver, Effect: NoSchedule, Action: ActResetGPU, Clear: ClearReset, Settle: settleTime, Source: "catalogue RESET_GPU; recovery actions 1, 4 and 6"},
-		{Reason: RebootRequired, Scope: gpu, Taint: TaintRebootRequired, Class: Driver, Effect: NoSchedule, Action: ActRebootNode, Clear: ClearReset, Settle: settleTime, Source: "catalogue RESTART_VM; recovery actions 2 and 7"},
+		{Reason: RebootRequired, Scope: gpu, Taint: TaintRebootRequired, Class: Driver, Effect: NoSchedule, Action: ActRebootNode, Clear: ClearBoot, Settle: settleTime, Source: "catalogue RESTART_VM; recovery actions 2 and 7"},
 		{Reason: UncorrectableMemory, Scope: gpu, Taint: TaintMemory, Class: Hardware, Effect: NoSchedule, Action: ActResetGPU, Clear: ClearReset, Settle: settleTime, Source: "catalogue WORKFLOW_XID_48, FOLLOW_XID_48; Xids 64, 95, 140"},
 		{Reason: RowRemapFailed, Scope: gpu, Taint: TaintMemory, Class: Hardware, Effect: NoSchedule, Action: ActContactSupport, Clear: ClearHand, Source: "NVIDIA GPU memory error management: no spare row is left"},
 		{Reason: SRAMThreshold, Scope: gpu, Taint: TaintMemory, Class: Hardware, Effect: NoSchedule, Action: ActContactSupport, Clear: ClearHand, Source: "nvml.h nvmlEccSramErrorStatus_v1_t.bThresholdExceeded: field diagnostics fail such a GPU, as one with a failed row remap"},

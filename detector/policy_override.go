@@ -358,7 +358,7 @@ var (
 		ActNone, ActWatch, ActRestartApp, ActResetGPU, ActDrainAndReset, ActDrainP2P, ActRebootNode, ActCheckHardware,
 		ActUpdateSoftware, ActContactSupport,
 	}
-	clears = []Clear{ClearReset, ClearAnswer, ClearLevel, ClearQuiet, ClearHand}
+	clears = []Clear{ClearReset, ClearBoot, ClearAnswer, ClearLevel, ClearQuiet, ClearHand}
 )
 
 // oneWord checks a value that is one of a few words; empty is left out.

@@ -168,7 +168,7 @@ func TestFaultsOfRowsAreNamedByPlaceAllAtOnce(t *testing.T) {
 		{`{"xid": 79, "hold": "1s"}`, `policy.rows[0]: hold, clear, quiet or settle for Xid 79: expected a row for its reason`},
 		{`{"reason": "GPULost", "class": "hardwar"}`, `policy.rows[0].class: "hardwar": expected application, hardware, link, driver, fabric or information`},
 		{`{"reason": "GPULost", "effect": "noschedule"}`, `policy.rows[0].effect: "noschedule": expected None, NoSchedule or NoExecute`},
-		{`{"reason": "GPULost", "clear": "never"}`, `policy.rows[0].clear: "never": expected reset, answer, level, quiet or hand`},
+		{`{"reason": "GPULost", "clear": "never"}`, `policy.rows[0].clear: "never": expected reset, boot, answer, level, quiet or hand`},
 		{`{"xid": 79, "action": "pray"}`, `policy.rows[0].action: "pray": expected none, watch`},
 		{`{"reason": "GPULost", "hold": "-1s"}`, `policy.rows[0].hold: -1s: expected a duration from 0s`},
 		{`{"reason": "GPULost", "clear": "quiet"}`, `policy.rows[0].clear: quiet without a time: expected quiet beside it`},

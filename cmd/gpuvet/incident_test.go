@@ -25,7 +25,6 @@ var knownWrong = map[string]string{
 	"memory-group-63-first":          "the log tells the advice of 48 alone, the condition that of 48 with 63",
 	"nvlink5-number-before-the-line": "the number that NVML tells first stays a warning beside the fault",
 	"nvlink5-reset":                  "the advice stays at drain-and-reset when the driver asks for the reset",
-	"reboot-class":                   "a reload of the driver ends a fault that takes a boot",
 	"remap-pending-reset-clear":      "the advice stays at drain-and-reset when the driver asks for the reset",
 }
 

@@ -111,6 +111,7 @@ func does(policy *detector.Policy, code int, v detector.Verdict) string {
 	}
 	ends := map[detector.Clear]string{
 		detector.ClearReset:  "until a boot, a reset or another loading of the driver, after which the GPU is well for " + short(row.Settle),
+		detector.ClearBoot:   "until a boot, after which the GPU is well for " + short(row.Settle),
 		detector.ClearAnswer: "until it answers again, and is well for " + short(row.Settle),
 		detector.ClearHand:   "until a person clears it",
 		detector.ClearLevel:  "as long as it is so",
