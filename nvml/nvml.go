@@ -79,6 +79,20 @@ type GPU struct {
 	Minor        int    `json:"minor"`                 // N of /dev/nvidiaN; -1 if unknown
 	MemoryBytes  uint64 `json:"memoryBytes,omitempty"` // installed device memory; 0 if unknown
 
+	// Brand is NVML's in the words of NVIDIA's own DRA driver: Nvidia, Tesla,
+	// GeForce, NvidiaRTX; empty if unknown.
+	Brand             string `json:"brand,omitempty"`
+	ComputeCapability string `json:"computeCapability,omitempty"` // of CUDA, 9.0; empty if unknown
+	// AddressingMode is how GPU and CPU share addresses: HMM, ATS or None. It is
+	// empty if the driver could not say, as those before 580 cannot.
+	AddressingMode string `json:"addressingMode,omitempty"`
+
+	// NUMANode and PCIeRoot are where the kernel has it: near these CPUs, absent if
+	// near none more than others, and below this root complex, pci0000:64; empty if
+	// that is not one right below /sys/devices.
+	NUMANode Maybe[int] `json:"numaNode,omitzero"`
+	PCIeRoot string     `json:"pcieRoot,omitempty"`
+
 	MIG       Maybe[bool] `json:"mig,omitzero"`        // whether it is in MIG mode; absent where it cannot be
 	Instances []Instance  `json:"instances,omitempty"` // its MIG devices, by GPU instance, then by compute instance
 }

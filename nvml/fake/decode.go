@@ -123,6 +123,7 @@ func decodeGPUs(n, start node) []GPU {
 
 var (
 	addressForm = regexp.MustCompile(`^[0-9a-f]{4}:[0-9a-f]{2}:[01][0-9a-f]\.[0-7]$`)
+	rootForm    = regexp.MustCompile(`^pci[0-9a-f]{4}:[0-9a-f]{2}$`)
 	uuidForm    = regexp.MustCompile(`^GPU-[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$`)
 )
 
@@ -134,7 +135,7 @@ func decodeListedGPUs(n, start node) []GPU {
 	}
 	var gpus []GPU
 	for i, item := range items {
-		item.keys("profile", "uuid", "pci", "name", "memory", "start", "mig")
+		item.keys("profile", "uuid", "pci", "name", "memory", "numa", "pcieRoot", "start", "mig")
 		name, profile := decodeProfile(item.at("profile").required(list(Profiles())))
 		g := profile.gpu(name, i)
 		if uuid := item.at("uuid"); uuid.filled {
@@ -149,6 +150,7 @@ func decodeListedGPUs(n, start node) []GPU {
 		if memory := item.at("memory"); memory.filled {
 			g.MemoryBytes = uint64(memory.bytes(1<<30, 1<<50))
 		}
+		decodePlace(item, &g)
 		maps.Copy(g.Start, decodeStart(start, g))
 		maps.Copy(g.Start, decodeValues(item.at("start"), g))
 		// An index means the same GPU in the file and in the inventory only if
@@ -159,6 +161,22 @@ func decodeListedGPUs(n, start node) []GPU {
 		gpus = append(gpus, cut(item.at("mig"), g))
 	}
 	return gpus
+}
+
+// decodePlace reads where the kernel has a GPU.
+func decodePlace(n node, g *GPU) {
+	switch numa := n.at("numa"); {
+	case numa.isNull():
+		g.NUMANode = nvml.Maybe[int]{}
+	case numa.filled:
+		g.NUMANode = nvml.Some(numa.integer(0, 1023))
+	}
+	switch root := n.at("pcieRoot"); {
+	case root.isNull():
+		g.PCIeRoot = ""
+	case root.filled:
+		g.PCIeRoot = root.matching(rootForm, "a root complex such as pci0000:64")
+	}
 }
 
 const addressWanted = "a lower-case address such as 0000:3b:00.0"

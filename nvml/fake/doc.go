@@ -19,7 +19,7 @@
 //
 //	gpus: {count: 8, profile: h100}       # a100, b200, h100, h200, l40s; up to 16
 //	gpus:                                 # or one by one, in PCI order
-//	- {profile: h100, pci: "0000:3b:00.0", uuid: GPU-…, name: …, memory: 94Gi, start: {…}, mig: […]}
+//	- {profile: h100, pci: "0000:3b:00.0", uuid: GPU-…, name: …, memory: 94Gi, numa: 0, pcieRoot: pci0000:3a, start: {…}, mig: […]}
 //
 //	driver:
 //	  version: "570.195.03"
@@ -39,6 +39,9 @@
 // The quantities of start, set and ramp are temperature, memoryTemperature,
 // power, powerLimit, utilization, memoryUtilization, memoryUsed, memoryReserved,
 // pcieReplays and wave; null is a value that the driver cannot give.
+//
+// numa and pcieRoot are where the kernel has a GPU, and null if it does not say.
+// Unless they are given, four GPUs are at each NUMA node and two below each root.
 //
 // MIG is a list of profiles, each a MIG device: [3g.40gb, 2g.20gb, 1g.10gb], or
 // [1c.3g.40gb, 2c.3g.40gb] for parts of one GPU instance. An empty list is MIG

@@ -180,9 +180,7 @@ func (d *Driver) Inventory(ctx context.Context) (nvml.Inventory, error) {
 	}
 	for _, g := range d.gpus {
 		if g.listed() {
-			listed := g.GPU
-			listed.Instances = slices.Clone(g.Instances)
-			inventory.GPUs = append(inventory.GPUs, listed)
+			inventory.GPUs = append(inventory.GPUs, d.described(g))
 		}
 	}
 	return inventory, nil
@@ -315,6 +313,16 @@ func (d *Driver) answers(ctx context.Context) error {
 	return nil
 }
 
+// described is what a GPU is, as far as this driver tells it.
+func (d *Driver) described(g *gpu) nvml.GPU {
+	told := g.GPU
+	told.Instances = slices.Clone(g.Instances)
+	if d.branch() < 580 { // as the call is of CUDA 13.0
+		told.AddressingMode = ""
+	}
+	return told
+}
+
 // health is that of a GPU, as far as this driver tells it.
 func (d *Driver) health(g *gpu, now time.Time) nvml.Health {
 	h := g.health(now)
@@ -326,10 +334,13 @@ func (d *Driver) health(g *gpu, now time.Time) nvml.Health {
 }
 
 // asksRecovery: the recovery action came with driver branch 570.
-func (d *Driver) asksRecovery() bool {
+func (d *Driver) asksRecovery() bool { return d.branch() >= 570 }
+
+// branch is that of the driver, 570 for "570.195.03".
+func (d *Driver) branch() int {
 	branch, _, _ := strings.Cut(d.info.Version, ".")
-	n, err := strconv.Atoi(branch)
-	return err == nil && n >= 570
+	n, _ := strconv.Atoi(branch) // a version that is none is an old one
+	return n
 }
 
 // stamp is the time of what is told next: no two things have the same.

@@ -180,6 +180,47 @@ func TestDriverBefore570HasNoRecoveryAction(t *testing.T) {
 	})
 }
 
+func TestDriverBefore580HasNoAddressingMode(t *testing.T) {
+	s := node(t, "h100", 1)
+	s.GPUs[0].AddressingMode = "ATS"
+	d := fake.New(s)
+	mode := func() string {
+		inventory, err := d.Inventory(t.Context())
+		if err != nil || inventory.GPUs[0].AddressingMode != d.State().GPUs[0].AddressingMode {
+			t.Errorf("%+v, %v: want the mode that the state has", inventory, err)
+		}
+		return inventory.GPUs[0].AddressingMode
+	}
+	if got := mode(); got != "" {
+		t.Errorf("%q under %s, want none", got, s.Driver.Version)
+	}
+	apply(t, d, 0, fake.Reload{Version: "580.65.06"})
+	if got := mode(); got != "ATS" {
+		t.Errorf("%q under 580, want ATS", got)
+	}
+}
+
+func TestFourGPUsShareANUMANodeAndTwoARoot(t *testing.T) {
+	for _, profile := range fake.Profiles() {
+		nodes, roots := map[int]int{}, map[string]int{}
+		for _, g := range node(t, profile, 16).GPUs {
+			nodes[g.NUMANode.Value]++
+			roots[g.PCIeRoot]++
+			if before := g.PCIeRoot; len(before) != len("pci0000:64") || before[3:] > g.PCI {
+				t.Errorf("%s: %s is below %s", profile, g.PCI, before)
+			}
+		}
+		if diff := cmp.Diff(map[int]int{0: 4, 1: 4, 2: 4, 3: 4}, nodes); diff != "" {
+			t.Errorf("%s: NUMA nodes (-want +got):\n%s", profile, diff)
+		}
+		for root, n := range roots {
+			if len(roots) != 8 || n != 2 {
+				t.Errorf("%s: %d GPUs below %s, one of %d roots: want 2 below each", profile, n, root, len(roots))
+			}
+		}
+	}
+}
+
 func TestTimelineIsPlayedOnTimeAndAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := node(t, "h100", 1)
@@ -397,6 +438,7 @@ func TestLostGPUIsLostUntilItIsBack(t *testing.T) {
 
 func TestMissingGPUIsNotListed(t *testing.T) {
 	s := node(t, "h100", 2)
+	s.Driver.Version = "580.65.06" // which tells all there is
 	d := fake.New(s)
 	apply(t, d, 0, fake.Missing(true), fake.Reload{})
 	inv, err := d.Inventory(t.Context())

@@ -112,11 +112,10 @@ func (d *Driver) state() State {
 	for _, g := range d.gpus {
 		health := d.health(g, now)
 		shown := GPUState{
-			GPU: g.GPU, Model: g.model, Lost: g.lost, Missing: g.missing, Unbound: g.unbound,
+			GPU: d.described(g), Model: g.model, Lost: g.lost, Missing: g.missing, Unbound: g.unbound,
 			Hanging: g.hang.kind(now), Failure: g.failing.at(now),
 			Readings: g.readings(now, now.Sub(d.made)), Health: health, Detail: g.detail.clone(),
 		}
-		shown.Instances = slices.Clone(g.Instances)
 		s.GPUs = append(s.GPUs, shown)
 	}
 	return s

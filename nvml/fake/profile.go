@@ -107,9 +107,10 @@ func Node(name string, n int) (*Scenario, error) {
 // baseboard, with a PCI domain of its own.
 func (p profile) gpu(profile string, i int) GPU {
 	id := sha256.Sum256(fmt.Appendf(nil, "%s %d", profile, i))
+	model := models()[profile]
 	g := GPU{
 		GPU: nvml.GPU{
-			PCI:          fmt.Sprintf("%04x%s", i/len(p.pci), p.pci[i%len(p.pci)][4:]),
+			PCI:          p.address(i),
 			UUID:         fmt.Sprintf("GPU-%x-%x-%x-%x-%x", id[0:4], id[4:6], id[6:8], id[8:10], id[10:16]),
 			Name:         p.name,
 			Architecture: p.architecture,
@@ -117,12 +118,32 @@ func (p profile) gpu(profile string, i int) GPU {
 			VBIOS:        p.vbios,
 			Minor:        i,
 			MemoryBytes:  p.memory,
+
+			Brand:             "Nvidia",
+			ComputeCapability: fmt.Sprintf("%d.%d", model.Capability[0], model.Capability[1]),
+			AddressingMode:    "HMM", // with the open kernel modules, on a CPU that does not share its page tables
+			NUMANode:          nvml.Some(i / 4),
+			PCIeRoot:          p.root(i),
 		},
 		Start: maps.Clone(p.idle),
-		Model: models()[profile],
+		Model: model,
 	}
 	if len(g.Model.MIG) > 0 {
 		g.MIG = nvml.Some(false)
 	}
 	return g
+}
+
+func (p profile) address(i int) string {
+	return fmt.Sprintf("%04x%s", i/len(p.pci), p.pci[i%len(p.pci)][4:])
+}
+
+// root is the root complex of the i-th GPU and the one it makes a pair with: its
+// bus is the last one before theirs.
+func (p profile) root(i int) string {
+	var domain, bus int
+	if _, err := fmt.Sscanf(p.address(i&^1), "%x:%x:", &domain, &bus); err != nil {
+		panic(err) // it is written above
+	}
+	return fmt.Sprintf("pci%04x:%02x", domain, bus-1)
 }

@@ -200,7 +200,8 @@ func TestListedGPUsKeepTheirIdentity(t *testing.T) {
 	s, err := fake.Decode("node.yaml", []byte(`
 driver: {version: "550.54.15", cuda: "12.4", absent: true, library: "570.195.03", absence: sentinel, latency: {init: 1s}, excluded: [{pci: "0000:5e:00.0"}]}
 gpus:
-- {profile: h100, pci: "0000:3b:00.0", uuid: GPU-01234567-89ab-cdef-0123-456789abcdef, name: NVIDIA H100 NVL, memory: 94Gi}
+- {profile: h100, pci: "0000:3b:00.0", uuid: GPU-01234567-89ab-cdef-0123-456789abcdef, name: NVIDIA H100 NVL, memory: 94Gi, numa: 3, pcieRoot: "pci0000:3a"}
+- {profile: h100, pci: "0000:5e:00.0", numa: null, pcieRoot: null}
 `))
 	if err != nil {
 		t.Fatal(err)
@@ -217,9 +218,13 @@ gpus:
 	wantGPU := nvml.GPU{
 		PCI: "0000:3b:00.0", UUID: "GPU-01234567-89ab-cdef-0123-456789abcdef", Name: "NVIDIA H100 NVL",
 		Architecture: "Hopper", MemoryBytes: 94 << 30, MIG: nvml.Some(false),
+		Brand: "Nvidia", ComputeCapability: "9.0", AddressingMode: "HMM", NUMANode: nvml.Some(3), PCIeRoot: "pci0000:3a",
 	}
 	if diff := cmp.Diff(wantGPU, g); diff != "" {
 		t.Errorf("GPU (-want +got):\n%s", diff)
+	}
+	if g := s.GPUs[1]; g.NUMANode.OK || g.PCIeRoot != "" {
+		t.Errorf("NUMA node %+v, root %q: want that the kernel tells neither", g.NUMANode, g.PCIeRoot)
 	}
 }
 
@@ -251,6 +256,8 @@ func TestFaultyScenarioIsToldWhereAndWhy(t *testing.T) {
 			`x.yaml: gpus[1].pci: 0000:18:00.0: expected an address after 0000:3b:00.0`,
 		},
 		{"UUID", "gpus: [{profile: h100, uuid: GPU-1}]", `x.yaml: gpus[0].uuid: "GPU-1": expected a UUID such as GPU-01234567-89ab-cdef-0123-456789abcdef`},
+		{"NUMA node", "gpus: [{profile: h100, numa: -1}]", `x.yaml: gpus[0].numa: -1: expected 0 to 1023`},
+		{"root", `gpus: [{profile: h100, pcieRoot: "0000:64"}]`, `x.yaml: gpus[0].pcieRoot: "0000:64": expected a root complex such as pci0000:64`},
 		{"version", two + "driver: {version: 570}", `x.yaml: driver.version: 570: expected a version such as "570.195.03"`},
 		{"unknown quantity", two + "start: {warmth: 41}", `x.yaml: start.warmth: unknown key: expected one of temperature, memoryTemperature, power, powerLimit, utilization, memoryUtilization, memoryUsed, memoryReserved, pcieReplays, wave or gpu`},
 		{"utilisation in percent", two + "start: {utilization: 95}", `x.yaml: start.utilization: 95: expected 0 to 1`},

@@ -61,8 +61,23 @@ func architecture(name string) uint32 {
 	return math.MaxUint32 // NVML_DEVICE_ARCH_UNKNOWN
 }
 
+// brand is an NVML_BRAND_*.
+func brand(name string) uint32 {
+	return map[string]uint32{
+		"Quadro": 1, "Tesla": 2, "NVS": 3, "Grid": 4, "GeForce": 5, "Titan": 6, "NvidiaVApps": 7, "NvidiaVPC": 8, "NvidiaVCS": 9,
+		"NvidiaVWS": 10, "NvidiaCloudGaming": 11, "QuadroRTX": 12, "NvidiaRTX": 13, "Nvidia": 14, "GeForceRTX": 15, "TitanRTX": 16,
+	}[name] // else 0, unknown
+}
+
+// addressing is an NVML_DEVICE_ADDRESSING_MODE_*.
+func addressing(mode string) uint64 {
+	if n, ok := map[string]uint64{"None": 0, "HMM": 1, "ATS": 2}[mode]; ok {
+		return n
+	}
+	return absent
+}
+
 func fillIdentity(p *gpu, g *fake.GPUState) {
-	const brandNVIDIA = 14
 	text(p.PCI[:], g.PCI)
 	text(p.UUID[:], g.UUID)
 	text(p.Name[:], g.Name)
@@ -75,7 +90,7 @@ func fillIdentity(p *gpu, g *fake.GPUState) {
 		p.Module = uint32(g.Minor)%8 + 1
 	}
 	p.PCIDevice, p.PCISubsystem = g.Model.PCIDevice, g.Model.PCISubsystem
-	p.Architecture, p.Brand = architecture(g.Architecture), brandNVIDIA
+	p.Architecture, p.Brand, p.Addressing = architecture(g.Architecture), brand(g.Brand), addressing(g.AddressingMode)
 	p.CapabilityMajor, p.CapabilityMinor = uint32(g.Model.Capability[0]), uint32(g.Model.Capability[1])
 	p.Cores, p.BusWidth = uint32(g.Model.Cores), uint32(g.Model.BusWidth)
 	p.HasGPM = flag[uint32](g.Model.GPM)

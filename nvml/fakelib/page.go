@@ -5,7 +5,7 @@ package fakelib
 
 const (
 	pageMagic  = 0x656761702d4c4d4e
-	pageLayout = 2
+	pageLayout = 3
 
 	maxGPUs      = 16
 	maxEvents    = 1024
@@ -146,6 +146,7 @@ type gpu struct {
 	VBIOS           [32]byte `c:"vbios"`
 	Part            [32]byte `c:"part"`
 	Minor           uint64   `c:"minor"`
+	Addressing      uint64   `c:"addressing"`
 	PCIDevice       uint32   `c:"pci_device"`
 	PCISubsystem    uint32   `c:"pci_subsystem"`
 	Architecture    uint32   `c:"architecture"`

@@ -1,7 +1,9 @@
 package fakelib
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 	"maps"
 	"os"
 	"path/filepath"
@@ -73,17 +75,35 @@ func (f *sysfs) unload(next int) error {
 	return os.Rename(f.module(), filepath.Join(f.retired, strconv.Itoa(f.load)))
 }
 
-// device is a GPU as the PCI bus has it, with or without a driver.
+// device is a GPU as the PCI bus has it, with or without a driver: a folder below
+// its root complex, and a link to that. One without a root is below none.
 func (f *sysfs) device(g *fake.GPUState) error {
-	folder := filepath.Join(f.root, "bus", "pci", "devices", g.PCI)
+	bus := filepath.Join(f.root, "bus", "pci", "devices")
+	link, place := filepath.Join(bus, g.PCI), filepath.Join("devices", g.PCIeRoot, g.PCI)
 	if g.Missing {
-		return os.RemoveAll(folder)
+		return errors.Join(os.RemoveAll(link), os.RemoveAll(filepath.Join(f.root, place)))
 	}
-	return write(folder, map[string]string{
-		"class":  "0x030200",
-		"vendor": fmt.Sprintf("%#04x", g.Model.PCIDevice&0xffff),
-		"device": fmt.Sprintf("%#04x", g.Model.PCIDevice>>16),
+	node := -1
+	if g.NUMANode.OK {
+		node = g.NUMANode.Value
+	}
+	err := write(filepath.Join(f.root, place), map[string]string{
+		"class":     "0x030200",
+		"vendor":    fmt.Sprintf("%#04x", g.Model.PCIDevice&0xffff),
+		"device":    fmt.Sprintf("%#04x", g.Model.PCIDevice>>16),
+		"numa_node": strconv.Itoa(node),
 	})
+	if err != nil {
+		return err
+	}
+	if err := os.MkdirAll(bus, 0o755); err != nil {
+		return err
+	}
+	err = os.Symlink(filepath.Join("..", "..", "..", place), link)
+	if errors.Is(err, fs.ErrExist) {
+		return nil // where a GPU is does not change
+	}
+	return err
 }
 
 // drivers is the driver with a link to each of its GPUs.

@@ -56,6 +56,9 @@ var (
 	addressForm      = regexp.MustCompile(`^[0-9a-f]{4,8}:[0-9a-f]{2}:[01][0-9a-f]\.[0-7]$`)
 	uuidForm         = regexp.MustCompile(`^GPU-[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$`)
 	instanceUUIDForm = regexp.MustCompile(`^MIG-[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$`)
+	capabilityForm   = regexp.MustCompile(`^([1-9][0-9]*\.[0-9]+)?$`)
+	brandForm        = regexp.MustCompile(`^[A-Za-z]*$`)
+	rootForm         = regexp.MustCompile(`^(pci[0-9a-f]{4,8}:[0-9a-f]{2})?$`)
 	profileForm      = regexp.MustCompile(`^([1-9][0-9]*c\.)?[1-9][0-9]*g\.[1-9][0-9]*gb([+-].+)?$`)
 )
 
@@ -93,6 +96,15 @@ func inventoryIsOrdered(t *testing.T, d nvml.Driver) {
 		uuids[g.UUID] = true
 		if g.Minor < -1 {
 			t.Errorf("GPU %d: minor number %d", i, g.Minor)
+		}
+		if !capabilityForm.MatchString(g.ComputeCapability) || !slices.Contains([]string{"", "HMM", "ATS", "None"}, g.AddressingMode) {
+			t.Errorf("GPU %d: compute capability %q, addressing mode %q", i, g.ComputeCapability, g.AddressingMode)
+		}
+		if !brandForm.MatchString(g.Brand) || g.Brand == "Unknown" {
+			t.Errorf("GPU %d: brand %q is not one, or told though it is unknown", i, g.Brand)
+		}
+		if !rootForm.MatchString(g.PCIeRoot) || g.NUMANode.Value < 0 || !g.NUMANode.OK && g.NUMANode.Value != 0 {
+			t.Errorf("GPU %d: PCIe root %q, NUMA node %+v", i, g.PCIeRoot, g.NUMANode)
 		}
 	}
 }

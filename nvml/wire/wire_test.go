@@ -23,6 +23,7 @@ func TestAnswersSurviveTheWire(t *testing.T) {
 		"no GPUs": {List: &wire.List{Driver: "570.195.03", Load: "570.195.03@4711", GPUs: []string{}}},
 		"GPU": {GPU: &nvml.GPU{
 			PCI: "0000:18:00.0", UUID: "GPU-1", Minor: 0, MIG: nvml.Some(true),
+			Brand: "Nvidia", ComputeCapability: "9.0", AddressingMode: "HMM", NUMANode: nvml.Some(0), PCIeRoot: "pci0000:17",
 			Instances: []nvml.Instance{
 				{UUID: "MIG-1", GPUInstance: 0, ComputeInstance: 0, Profile: "1g.10gb", MemoryBytes: 1 << 33, Start: nvml.Some(0), Size: nvml.Some(1)},
 				{UUID: "MIG-2", GPUInstance: 9, ComputeInstance: 1, Profile: "1c.2g.20gb", MemoryBytes: 1 << 34},

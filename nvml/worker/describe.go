@@ -17,6 +17,7 @@ import (
 // describe tells what does not change about a GPU.
 func (s *session) describe(pci string) (*nvml.GPU, error) {
 	d := nvml.GPU{PCI: pci, Minor: -1}
+	d.NUMANode, d.PCIeRoot = place(s.o.Sysfs, pci)
 	err := s.take(pci, func(b *batch) {
 		d.UUID = b.text("nvmlDeviceGetUUID", b.device.GetUUID)
 		d.Name = b.text("nvmlDeviceGetName", b.device.GetName)
@@ -27,6 +28,13 @@ func (s *session) describe(pci string) (*nvml.GPU, error) {
 		}
 		if minor, ok := asks(b, "nvmlDeviceGetMinorNumber", b.device.GetMinorNumber); ok {
 			d.Minor = minor
+		}
+		if code, ok := asks(b, "nvmlDeviceGetBrand", b.device.GetBrand); ok {
+			d.Brand = brand(code)
+		}
+		d.ComputeCapability = b.capability()
+		if mode, ok := asks(b, "nvmlDeviceGetAddressingMode", b.device.GetAddressingMode); ok {
+			d.AddressingMode = addressing(mode)
 		}
 		var r nvml.Readings
 		b.memory(&r)
@@ -130,6 +138,31 @@ func profile(a binding.DeviceAttributes, memory uint64) string {
 		name = fmt.Sprintf("%dc.%s", a.ComputeInstanceSliceCount, name)
 	}
 	return name
+}
+
+// capability is the CUDA compute capability, "9.0"; empty if unknown.
+func (b *batch) capability() string {
+	version, ok := asks(b, "nvmlDeviceGetCudaComputeCapability", func() ([2]int, binding.Return) {
+		major, minor, code := b.device.GetCudaComputeCapability()
+		return [2]int{major, minor}, code
+	})
+	if !ok || version[0] <= 0 || version[1] < 0 {
+		return ""
+	}
+	return fmt.Sprintf("%d.%d", version[0], version[1])
+}
+
+// addressing is a mode of addressing in words; empty for one that is newer than this.
+func addressing(mode binding.DeviceAddressingMode) string {
+	switch binding.DeviceAddressingModeType(mode.Value) {
+	case binding.DEVICE_ADDRESSING_MODE_NONE:
+		return "None"
+	case binding.DEVICE_ADDRESSING_MODE_HMM:
+		return "HMM"
+	case binding.DEVICE_ADDRESSING_MODE_ATS:
+		return "ATS"
+	}
+	return ""
 }
 
 // architecture is the name of a generation; empty for one that is newer than this.

@@ -157,6 +157,15 @@ nvmlReturn_t nvmlDeviceGetBrand(nvmlDevice_t device, nvmlBrandType_t *brand)
 	return NVML_SUCCESS;
 }
 
+nvmlReturn_t nvmlDeviceGetAddressingMode(nvmlDevice_t device, nvmlDeviceAddressingMode_t *mode)
+{
+	struct gpu *gpu;
+
+	TRY(enter_gpu(GROUP_IDENTITY, device, &gpu));
+	NEED_VERSION(mode, nvmlDeviceAddressingMode_v1);
+	return tell(gpu->addressing, &mode->value);
+}
+
 nvmlReturn_t nvmlDeviceGetCudaComputeCapability(nvmlDevice_t device, int *major, int *minor)
 {
 	struct instance *instance;

@@ -11,7 +11,7 @@
 #include <stdint.h>
 
 #define PAGE_MAGIC  0x656761702d4c4d4eull /* "NML-page" */
-#define PAGE_LAYOUT 2
+#define PAGE_LAYOUT 3
 
 #define MAX_GPUS      16
 #define MAX_EVENTS    1024 /* those that a listener may be behind */
@@ -146,6 +146,7 @@ struct gpu {
 	char vbios[32];
 	char part[32];
 	uint64_t minor;
+	uint64_t addressing; /* NVML_DEVICE_ADDRESSING_MODE_* */
 	uint32_t pci_device, pci_subsystem;
 	uint32_t architecture, brand;
 	uint32_t capability_major, capability_minor;
