@@ -66,7 +66,7 @@ var reserved = []struct {
 
 var leaves = []string{"detector/xid", "detector/kmsg", "nvml", "internal/state", "internal/trail", "internal/faultpoint"}
 
-var outputImports = slices.Concat(leaves, []string{"detector"})
+var outputImports = slices.Concat(leaves, []string{"detector", "internal/budget"})
 
 type layer struct {
 	folder  string
@@ -78,6 +78,7 @@ type layer struct {
 // it. The most specific row counts, and every package needs one.
 var layers = []layer{
 	{"internal/faultpoint", nil, leaf},
+	{"internal/budget", nil, leaf},
 	{"internal/state", []string{"internal/faultpoint"}, leaf},
 	{"internal/trail", []string{"internal/faultpoint"}, leaf},
 	{"detector/xid", nil, leaf},

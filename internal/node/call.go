@@ -14,7 +14,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 )
 
-// callLimit ends a call that hangs. It is shorter than lastRetry, so that a call
+// callLimit ends a call that hangs. It is shorter than budget.LastRetry, so that a call
 // that began just before the API server came back does not spend its ten seconds.
 const callLimit = 8 * time.Second
 

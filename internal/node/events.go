@@ -16,6 +16,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"gpuvet.dev/detector"
+	"gpuvet.dev/internal/budget"
 	"gpuvet.dev/internal/faultpoint"
 )
 
@@ -66,7 +67,7 @@ type teller struct {
 
 	// What follows is run's own.
 	waiting  []*corev1.Event
-	budget   *bucket
+	budget   *budget.Bucket
 	trouble  complaint
 	retryAt  time.Time
 	failures int
@@ -99,7 +100,7 @@ func (t *teller) tell(e *corev1.Event) {
 }
 
 func (t *teller) run(ctx context.Context) {
-	t.budget = newBucket(eventsBurst, eventsEvery, time.Now())
+	t.budget = budget.New(eventsBurst, eventsEvery, time.Now())
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for {
@@ -127,7 +128,7 @@ func (t *teller) round(ctx context.Context) time.Time {
 	if err != nil && ctx.Err() == nil {
 		t.failures++
 		t.trouble.say(err)
-		t.retryAt = now.Add(max(backoff(t.failures), firstRetry/2))
+		t.retryAt = now.Add(max(budget.Backoff(t.failures), budget.FirstRetry/2))
 		return t.retryAt
 	}
 	t.failures = 0
@@ -187,11 +188,11 @@ func (t *teller) early(r Record) bool {
 // publish creates the event. A time means that the budget has room only then.
 func (t *teller) publish(ctx context.Context, e *corev1.Event) (time.Time, error) {
 	now := time.Now()
-	if ready := t.budget.ready(now); ready.After(now) {
+	if ready := t.budget.Ready(now); ready.After(now) {
 		return ready, nil
 	}
 	if t.options.DryRun {
-		t.budget.take(now)
+		t.budget.Take(now)
 		t.options.Log.Info("would create event", zap.String("event", e.Name), zap.String("reason", e.Reason), zap.String("message", e.Message))
 		return time.Time{}, nil
 	}
@@ -204,7 +205,7 @@ func (t *teller) publish(ctx context.Context, e *corev1.Event) (time.Time, error
 	default:
 		return time.Time{}, err
 	}
-	t.budget.take(now)
+	t.budget.Take(now)
 	faultpoint.Hit("event-created")
 	return time.Time{}, nil
 }

@@ -102,11 +102,3 @@ func TestHeartbeatIsJittered(t *testing.T) {
 		t.Errorf("from %v to %v, want the whole of 4m30s to 5m30s", low, high)
 	}
 }
-
-func TestBackoffStaysBelowItsCap(t *testing.T) {
-	for n := 1; n < 100; n++ {
-		if d := backoff(n); d < firstRetry/2 || d > 9500*time.Millisecond {
-			t.Errorf("after %d failures %v; ten seconds must hold it and the call", n, d)
-		}
-	}
-}

@@ -13,6 +13,8 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/watch"
+
+	"gpuvet.dev/internal/budget"
 )
 
 // observed is what matters of one version of the node.
@@ -60,7 +62,7 @@ func (o *Output) watch(ctx context.Context) {
 		pause := watchPause
 		if err != nil && ctx.Err() == nil {
 			failures++
-			pause = max(backoff(failures)-time.Since(began), firstRetry)
+			pause = max(budget.Backoff(failures)-time.Since(began), budget.FirstRetry)
 			trouble.say(err)
 		} else {
 			failures = 0

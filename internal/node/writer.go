@@ -12,6 +12,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"gpuvet.dev/detector"
+	"gpuvet.dev/internal/budget"
 	"gpuvet.dev/internal/faultpoint"
 )
 
@@ -35,7 +36,7 @@ const (
 type writer struct {
 	*Output
 	log     *zap.Logger
-	budget  *bucket
+	budget  *budget.Bucket
 	trouble complaint
 
 	began    time.Time
@@ -52,7 +53,7 @@ type writer struct {
 func newWriter(o *Output) *writer {
 	now := time.Now()
 	return &writer{
-		Output: o, log: o.options.Log, budget: newBucket(writesBurst, writesEvery, now), began: now,
+		Output: o, log: o.options.Log, budget: budget.New(writesBurst, writesEvery, now), began: now,
 		trouble: complaint{log: o.options.Log, about: "writing to the node"},
 	}
 }
@@ -153,7 +154,7 @@ func (w *writer) permitted(want Desired, now time.Time) time.Time {
 		}
 		return now
 	}
-	ready := w.budget.ready(now)
+	ready := w.budget.Ready(now)
 	if w.last != nil && w.last.same(want) {
 		return ready // somebody else has changed the node
 	}
@@ -214,7 +215,7 @@ func (w *writer) bringTaint(ctx context.Context, want Desired) error {
 			}
 			if err == nil {
 				faultpoint.Hit("taint-patched")
-				w.budget.take(time.Now())
+				w.budget.Take(time.Now())
 				w.log.Info("node taint written", zap.Uint64("seq", s.Seq), zap.String("taint", want.Taint.String()))
 			}
 		}
@@ -251,7 +252,7 @@ func (w *writer) bringCondition(ctx context.Context, want Desired, refresh bool)
 	faultpoint.Hit("condition-patched")
 	w.beatAt = beat(now, w.options.Config.Heartbeat.Duration)
 	if !refresh {
-		w.budget.take(now)
+		w.budget.Take(now)
 		w.log.Info("node condition written", zap.Uint64("seq", s.Seq), zap.String("status", string(c.Status)),
 			zap.String("reason", c.Reason), zap.String("message", c.Message))
 	}
@@ -266,8 +267,8 @@ func (w *writer) failed(ctx context.Context, began time.Time, err error) time.Ti
 	w.failures++
 	w.trouble.say(err)
 	w.hindered(err)
-	w.retryAt = began.Add(backoff(w.failures))
-	if soon := time.Now().Add(firstRetry / 2); w.retryAt.Before(soon) {
+	w.retryAt = began.Add(budget.Backoff(w.failures))
+	if soon := time.Now().Add(budget.FirstRetry / 2); w.retryAt.Before(soon) {
 		w.retryAt = soon
 	}
 	return w.retryAt
