@@ -10,6 +10,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
+
+	"gpuvet.dev/detector/xid"
 )
 
 // happenings makes up events of two GPUs, over some boots, in the order in which
@@ -28,7 +30,7 @@ func happenings(r *rand.Rand) []Event {
 			Mono: now.Sub(booted), GPU: Device{PCI: pci}, Fields: fields,
 		}
 		if kind == KindXid {
-			e.Xid = &Report{Code: []int{13, 31, 45, 48, 63, 74, 79, 94, 95, 109, 119}[r.IntN(11)]}
+			e.Xid = &Report{Code: []int{13, 31, 45, 48, 63, 74, 79, 94, 95, 109, 119, 151}[r.IntN(12)]}
 			e.Holder = &Holder{Pod: pick("a/x", "b/x", "c/x", "a/y")}
 			if r.IntN(4) == 0 {
 				e.GPU.GPUInstance = new(r.IntN(3))
@@ -45,7 +47,7 @@ func happenings(r *rand.Rand) []Event {
 		now = now.Add(time.Duration(r.ExpFloat64() * []float64{0.1, 20, 600}[r.IntN(3)] * float64(time.Second)))
 		pci := pick(gpuA, gpuB)
 		so := map[string]string{"so": pick("true", "false")}
-		switch r.IntN(27) {
+		switch r.IntN(29) {
 		case 0, 1:
 			add(SourceHand, KindPaused, "", map[string]string{"for": pick("1s", "1m", "20m"), "by": ByHand})
 		case 2:
@@ -71,7 +73,7 @@ func happenings(r *rand.Rand) []Event {
 		case 9, 10:
 			add(SourceState, []Kind{KindUnresponsive, KindResponsive}[r.IntN(2)], pci, nil)
 		case 11:
-			add(SourceState, KindRecoveryAction, pci, map[string]string{"action": pick("0", "0", "1", "2")})
+			add(SourceState, KindRecoveryAction, pci, map[string]string{"action": pick("0", "0", "1", "2", "3", "4")})
 		case 12:
 			add(SourceState, KindRemapPending, pci, map[string]string{"pending": pick("true", "false")})
 		case 13, 14, 15:
@@ -92,6 +94,15 @@ func happenings(r *rand.Rand) []Event {
 			add(SourceHand, []Kind{KindUnignore, KindClear}[r.IntN(2)], pci, map[string]string{"reason": pick("", "GPULost", "ResetRequired")})
 		case 23:
 			add(SourceKernelLog, KindPCIe, pci, map[string]string{"severity": "Fatal", "text": pick("pciehp: Slot(1): Link Down", "AER")})
+		case 24, 25:
+			report := &Report{Code: 149}
+			source := pick(SourceEvents, SourceKernelLog)
+			if source == SourceKernelLog {
+				line, _ := xid.Parse([]byte("NVRM: Xid (PCI:0000:3b:00): 149, " + pick(lineReset, lineFollow)))
+				report = FromLine(line).Xid
+			}
+			add(source, KindXid, pci, nil)
+			events[len(events)-1].Xid = report
 		default:
 			add(SourceKernelLog, KindXid, pci, nil)
 		}

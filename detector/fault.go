@@ -45,6 +45,9 @@ func (f *folding) xid() {
 		// The driver names the cause, and it left no fault of this GPU.
 		return
 	}
+	if news == 0 && f.decided(g, verdict, cause) {
+		return
+	}
 	standing := slices.ContainsFunc(g.Conditions, func(c Condition) bool { return c.Reason == verdict.Reason && c.at(f.where(verdict)) })
 	if news == 0 && (standing || !verdict.Effect.Fences()) {
 		// The other reporter has told of it; this one may know what it did not.

@@ -21,6 +21,9 @@ type Member struct {
 	Last  time.Time `json:"last"`
 	// Symptom: the fault explains it, and it would be another fault alone.
 	Symptom bool `json:"symptom,omitempty"`
+	// Bare are those that NVML told by number alone, of a code whose line decides, as
+	// long as the kernel log has not told that line.
+	Bare uint64 `json:"bare,omitempty"`
 }
 
 // member is the event as one.
@@ -29,6 +32,9 @@ func (e *Event) member() Member {
 	switch {
 	case e.Xid != nil:
 		m.Code = e.Xid.Code
+		if e.Source == SourceEvents && e.Xid.NVLink == nil && m.Code >= firstNVLink5 && m.Code <= lastNVLink5 {
+			m.Bare = 1
+		}
 	case e.SXid != nil:
 		m.Code = e.SXid.Code
 	}
@@ -49,7 +55,7 @@ func (c *Condition) join(m Member) {
 	}
 	c.Members = slices.Clone(c.Members)
 	o := &c.Members[i]
-	o.Count += m.Count
+	o.Count, o.Bare = o.Count+m.Count, o.Bare+m.Bare
 	if m.First.Before(o.First) {
 		o.First = m.First
 	}
@@ -107,7 +113,7 @@ func (f *folding) symptom(g *GPU, i int, v Verdict, cause string, news uint64) {
 	g.Conditions = slices.Clone(g.Conditions)
 	c := &g.Conditions[i]
 	m := e.member()
-	m.Count, m.Symptom = news, true
+	m.Count, m.Symptom, m.Bare = news, true, 0
 	first := !slices.ContainsFunc(c.Members, func(o Member) bool { return o.Kind == m.Kind && o.Code == m.Code })
 	c.join(m)
 	if v.Class != Application {
