@@ -106,8 +106,6 @@ func (f *folding) driverRenewed() {
 	for i := range f.next.GPUs {
 		g := f.own(i)
 		g.Fresh, g.Pending, g.Retiring, g.Recovery, g.Reset = false, false, false, 0, 0
-		for _, reason := range recoveryReasons {
-			f.lower(g, reason)
-		}
+		f.asksNoMore(g, "")
 	}
 }

@@ -59,9 +59,12 @@ func (f *folding) xid() {
 		f.suspect(g)
 		f.blame(g)
 	}
+	if f.drains(g, verdict) {
+		verdict.Action = ActDrainAndReset
+	}
 	f.raise(g.PCI, verdict, cause, e.Xid.Text, false)
 	if verdict.Reason == UncorrectableMemory {
-		f.remapped(g)
+		f.remapped(g, cause)
 	}
 }
 
@@ -309,12 +312,29 @@ func (f *folding) recovery(g *GPU, action int) {
 	f.takenBack(g, g.Recovery, action)
 	g.Recovery = action
 	v := recovery(action)
+	f.asksNoMore(g, v.Reason)
+	f.raise(g.PCI, v, "recovery action "+nvml.RecoveryAction(action).String(), "", true)
+	// It is the referee: people do as it says, whatever has begun the fault.
+	i := slices.IndexFunc(g.Conditions, func(c Condition) bool { return c.Reason == v.Reason && c.Fact != "" })
+	if i >= 0 && g.Conditions[i].Action != v.Action {
+		g.Conditions = slices.Clone(g.Conditions)
+		g.Conditions[i].Action = v.Action
+	}
+}
+
+// asksNoMore takes back what the driver has asked for, but for one reason. The advice
+// is again that of the fault's codes, if it has any.
+func (f *folding) asksNoMore(g *GPU, but Reason) {
 	for _, reason := range recoveryReasons {
-		if reason != v.Reason {
-			f.lower(g, reason)
+		i := slices.IndexFunc(g.Conditions, func(c Condition) bool { return c.Reason == reason && c.Fact != "" })
+		if i < 0 || reason == but {
+			continue
+		}
+		f.lower(g, reason)
+		if c := &g.Conditions[i]; c.Event {
+			c.Action = f.policy.standing(*c).Action
 		}
 	}
-	f.raise(g.PCI, v, "recovery action "+nvml.RecoveryAction(action).String(), "", true)
 }
 
 // lower says that a fault is no longer a fact. Whether it ends is settled with

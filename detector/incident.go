@@ -215,26 +215,45 @@ func (f *folding) remaps(g *GPU) {
 	}
 }
 
+// drains reports whether the row remapper was at work before memory that has just
+// failed: the work must leave then, too.
+func (f *folding) drains(g *GPU, v Verdict) bool {
+	failed := Condition{Xids: []int{f.event.Xid.Code}}
+	return v.Reason == UncorrectableMemory && failed.beyondCorrection() && len(f.remapsNear(g)) > 0
+}
+
 // remapped adds to memory that has just failed what the row remapper did before.
-func (f *folding) remapped(g *GPU) {
+func (f *folding) remapped(g *GPU, cause string) {
 	i := slices.IndexFunc(g.Conditions, func(c Condition) bool { return c.Reason == UncorrectableMemory })
-	if i < 0 {
+	near := f.remapsNear(g)
+	if i < 0 || len(near) == 0 {
 		return
 	}
-	for _, x := range g.Xids {
-		c := g.Conditions[i]
-		if x.Code != 63 && x.Code != 64 || f.event.Time.Sub(x.Last).Abs() > symptomSpan {
-			continue
-		}
+	g.Conditions = slices.Clone(g.Conditions)
+	c := &g.Conditions[i]
+	for _, x := range near {
 		if x.Code == 63 && !slices.Contains(c.Xids, x.Code) {
 			c.join(Member{Kind: KindXid, Code: x.Code, Count: 1, First: x.Last, Last: x.Last})
 		}
-		if c.beyondCorrection() {
-			c.Action = ActDrainAndReset
-		}
-		g.Conditions = slices.Clone(g.Conditions)
-		g.Conditions[i] = c
 	}
+	if c.beyondCorrection() && c.Action != ActDrainAndReset {
+		c.Action = ActDrainAndReset
+		if c.Visible() {
+			f.tell(g.PCI, *c, Folded, cause, f.event.Time)
+		}
+	}
+}
+
+// remapsNear are the codes by which the row remapper told of its work near the
+// present sign.
+func (f *folding) remapsNear(g *GPU) []XidCount {
+	var near []XidCount
+	for _, x := range g.Xids {
+		if (x.Code == 63 || x.Code == 64) && f.event.Time.Sub(x.Last).Abs() <= symptomSpan {
+			near = append(near, x)
+		}
+	}
+	return near
 }
 
 // at reports whether a fault is that of a MIG instance; the zero Device stands for

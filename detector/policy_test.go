@@ -142,15 +142,22 @@ func TestAlertableXidsAreThoseThatFenceAndTheCommonOnes(t *testing.T) {
 func TestRemedyIsTheStrongestAction(t *testing.T) {
 	for _, tt := range []struct {
 		actions []Action
+		asked   Action // what the driver asks for
 		want    Action
 	}{
-		{nil, ActNone},
-		{[]Action{ActRestartApp}, ActRestartApp},
-		{[]Action{ActResetGPU, ActRebootNode, ActWatch}, ActRebootNode},
-		{[]Action{ActDrainAndReset, ActResetGPU}, ActDrainAndReset},
-		{[]Action{ActContactSupport, ActRebootNode}, ActContactSupport},
+		{want: ActNone},
+		{[]Action{ActRestartApp}, "", ActRestartApp},
+		{[]Action{ActResetGPU, ActRebootNode, ActWatch}, "", ActRebootNode},
+		{[]Action{ActDrainAndReset, ActResetGPU}, "", ActDrainAndReset},
+		{[]Action{ActDrainAndReset}, ActResetGPU, ActResetGPU},
+		{[]Action{ActResetGPU}, ActDrainAndReset, ActDrainAndReset},
+		{[]Action{ActDrainAndReset, ActRebootNode}, ActResetGPU, ActRebootNode},
+		{[]Action{ActContactSupport, ActRebootNode}, "", ActContactSupport},
 	} {
 		var conditions []Condition
+		if tt.asked != "" {
+			conditions = append(conditions, Condition{Reason: ResetRequired, Action: tt.asked, Fact: SourceState})
+		}
 		for _, a := range tt.actions {
 			conditions = append(conditions, Condition{Action: a})
 		}

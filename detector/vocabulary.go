@@ -75,7 +75,8 @@ const (
 )
 
 // Remedy is the strongest of the actions that several faults ask for: a reset is
-// no remedy for a GPU that also asks for a reboot.
+// no remedy for a GPU that also asks for a reboot. Nothing is left to be drained where
+// the driver itself asks for the reset.
 func Remedy(conditions []Condition) Action {
 	rank := []Action{
 		ActNone, ActWatch, ActRestartApp, ActUpdateSoftware, ActDrainP2P, ActResetGPU, ActDrainAndReset, ActRebootNode,
@@ -84,6 +85,10 @@ func Remedy(conditions []Condition) Action {
 	strongest := 0
 	for _, c := range conditions {
 		strongest = max(strongest, slices.Index(rank, c.Action))
+	}
+	asked := func(c Condition) bool { return c.Reason == ResetRequired && c.Fact != "" && c.Action == ActResetGPU }
+	if rank[strongest] == ActDrainAndReset && slices.ContainsFunc(conditions, asked) {
+		return ActResetGPU
 	}
 	return rank[strongest]
 }
@@ -147,6 +152,7 @@ const (
 	ThermalSlowdown      Reason = "ThermalSlowdown"
 	PowerBrake           Reason = "PowerBrake"
 	RetirementPending    Reason = "RetirementPending"
+	CorrectedErrors      Reason = "CorrectedErrors"
 	DriverWarning        Reason = "DriverWarning"
 	SuspectedByTenants   Reason = "SuspectedByTenants" // by application faults of several tenants
 	FabricWarning        Reason = "FabricWarning"
