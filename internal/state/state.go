@@ -30,9 +30,19 @@ import (
 	"syscall"
 )
 
-// ErrLocked says that another process uses the folder. A standby asks for it
-// with errors.Is and tries again.
-var ErrLocked = errors.New("state folder is in use")
+// LockedError says that another process uses the folder. A standby asks for it
+// with errors.As and tries again.
+type LockedError struct {
+	Dir string
+	PID int // of the other process; 0 in the instant between its lock and its pid
+}
+
+func (e *LockedError) Error() string {
+	if e.PID == 0 {
+		return fmt.Sprintf("another gpuvet uses %s: state folder is in use", e.Dir)
+	}
+	return fmt.Sprintf("another gpuvet (pid %d) uses %s: state folder is in use", e.PID, e.Dir)
+}
 
 // Dir is a state folder that this process has locked. Its methods are for one
 // goroutine.
@@ -48,7 +58,7 @@ type Dir struct {
 }
 
 // Open makes the folder if it is not there (mode 0700) and locks it. It gives
-// ErrLocked, with the pid of the holder, if another process uses it.
+// a [*LockedError] if another process uses it.
 func Open(dir string) (*Dir, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("make state folder %s: %w", dir, err)
@@ -63,7 +73,7 @@ func Open(dir string) (*Dir, error) {
 	if err := flock(lock); err != nil {
 		defer lock.Close()
 		if errors.Is(err, syscall.EWOULDBLOCK) {
-			return nil, fmt.Errorf("another gpuvet%s uses %s: %w", holder(lock), dir, ErrLocked)
+			return nil, &LockedError{Dir: dir, PID: holder(lock)}
 		}
 		return nil, fmt.Errorf("lock %s: %w", path, err)
 	}
@@ -91,13 +101,13 @@ func flock(f *os.File) error {
 	}
 }
 
-// holder is " (pid N)", or empty in the instant between the lock and the pid.
-func holder(lock io.ReaderAt) string {
+// holder is the pid in the lock, or 0.
+func holder(lock io.ReaderAt) int {
 	text := make([]byte, 20)
 	n, _ := lock.ReadAt(text, 0)
 	pid, err := strconv.Atoi(strings.TrimSpace(string(text[:n])))
 	if err != nil {
-		return ""
+		return 0
 	}
-	return fmt.Sprintf(" (pid %d)", pid)
+	return pid
 }

@@ -69,8 +69,9 @@ func TestSecondDaemonIsToldWhoHoldsTheFolder(t *testing.T) {
 	folder := t.TempDir()
 	first := open(t, folder)
 	_, err := state.Open(folder)
-	if !errors.Is(err, state.ErrLocked) {
-		t.Fatalf("Open = %v, want ErrLocked", err)
+	want := &state.LockedError{Dir: folder, PID: os.Getpid()}
+	if locked, _ := errors.AsType[*state.LockedError](err); !cmp.Equal(locked, want) {
+		t.Fatalf("Open = %v, want %v", err, want)
 	}
 	if want := fmt.Sprintf("another gpuvet (pid %d) uses %s", os.Getpid(), folder); !strings.HasPrefix(err.Error(), want) {
 		t.Errorf("Open = %q, want it to begin with %q", err, want)
