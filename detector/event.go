@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"gpuvet.dev/detector/xid"
+	"gpuvet.dev/nvml"
 )
 
 // Event is one observation by one source: a plain value that the trail stores
@@ -27,6 +28,8 @@ type Event struct {
 	Fields map[string]string `json:"fields,omitempty"`
 	Holder *Holder           `json:"holder,omitempty"`
 	Claim  *Claim            `json:"claim,omitempty"`
+	// Instances are the MIG devices of the GPU, where the field mig is true.
+	Instances []nvml.Instance `json:"instances,omitempty"`
 	// Policy has the rows by which a policy differs from the default.
 	Policy []PolicyRow `json:"policy,omitempty"`
 }
@@ -98,7 +101,9 @@ const (
 // Kinds that tell a fact about a GPU as NVML sees it. Each is emitted when the
 // fact changes, and once after every start.
 const (
-	KindGPUFound       Kind = "GPUFound"          // Fields: index, name, architecture, serial, vbios, minor, memoryBytes
+	// KindGPUFound: Fields: index, name, architecture, serial, vbios, minor, memoryBytes,
+	// brand, computeCapability, addressingMode, numaNode, pcieRoot, mig; Instances.
+	KindGPUFound       Kind = "GPUFound"
 	KindGPUMissing     Kind = "GPUMissing"        // was in the inventory, and is no more
 	KindGPUBack        Kind = "GPUBack"           // answers, after it was lost
 	KindFresh          Kind = "ReadingsFresh"     // the GPU answers

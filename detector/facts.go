@@ -140,8 +140,11 @@ func (f *Facts) found(at time.Time, gpu nvml.GPU, index int) {
 		"index": strconv.Itoa(index), "minor": strconv.Itoa(gpu.Minor), "name": gpu.Name, "architecture": gpu.Architecture,
 		"serial": gpu.Serial, "vbios": gpu.VBIOS, "memoryBytes": strconv.FormatUint(gpu.MemoryBytes, 10),
 	}
+	tellBuild(fields, gpu)
 	g.facts[KindGPUFound] = "present"
-	f.emit(Event{Source: SourceState, Kind: KindGPUFound, Time: at, GPU: Device{PCI: gpu.PCI, UUID: gpu.UUID}, Fields: fields})
+	f.emit(Event{
+		Source: SourceState, Kind: KindGPUFound, Time: at, GPU: Device{PCI: gpu.PCI, UUID: gpu.UUID}, Fields: fields, Instances: gpu.Instances,
+	})
 }
 
 func (f *Facts) know(gpu nvml.GPU, at time.Time) *told {

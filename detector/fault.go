@@ -280,6 +280,7 @@ func (f *folding) identify(g *GPU) {
 	g.Minor = cmp.Or(integer(e.Fields["minor"]), g.Minor)
 	memory, _ := strconv.ParseUint(e.Fields["memoryBytes"], 10, 64)
 	g.MemoryBytes = cmp.Or(memory, g.MemoryBytes)
+	g.learn(e)
 }
 
 func integer(s string) *int {
