@@ -58,7 +58,7 @@ func inject(dirs []string, ids ...string) (*oci.Spec, error) {
 	}
 	container := &oci.Spec{Process: &oci.Process{Env: []string{"LD_LIBRARY_PATH=/opt/app", "NVIDIA_VISIBLE_DEVICES=all"}}}
 	_, err = cache.InjectDevices(container, ids...)
-	return container, errors.Join(err, cache.Refresh())
+	return container, err
 }
 
 // environment is what a container of these devices sees, in order.
