@@ -13,6 +13,7 @@ import (
 func (p *page) daemon(snapshot *detector.Snapshot, sample *nvml.Sample) {
 	s := &p.sources
 	p.put(buildInfo, 1, s.Version, goVersion())
+	p.flag(standingBy, false)
 	p.flag(acceptingUserLines, s.AcceptsUserLines)
 	if d := snapshot.Driver; d.Asked {
 		p.flag(driverUp, d.Missing == "" && !d.Stuck)

@@ -56,6 +56,9 @@ type Sources struct {
 	Workers func() Workers
 	// Alive fails when the daemon should be started again.
 	Alive func() error
+	// TookOver is when a standby became the daemon of its node; zero: it did not
+	// stand by.
+	TookOver time.Time
 }
 
 // KernelLog tells how reading the kernel log is going.

@@ -40,6 +40,7 @@ const (
 	paused
 	pausedUntil
 	buildInfo
+	standingBy
 	events
 	logUp
 	logRecords
@@ -217,6 +218,10 @@ var table = [families]row{
 	buildInfo: {
 		name: "gpuvet_build_info", labels: []string{"version", "goversion"},
 		help: "Always 1; which gpuvet this is.",
+	},
+	standingBy: {
+		name: "gpuvet_standby",
+		help: "Whether this daemon waits for another one on its node to end, and does nothing meanwhile.",
 	},
 	events: {
 		name: "gpuvet_events_total", labels: []string{"source", "kind"}, counter: true,

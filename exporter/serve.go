@@ -28,7 +28,7 @@ const (
 // toolkit, for TLS, passwords and a rate limit; with an empty name there are
 // none. One that is wrong is an error before anything is served. The listener
 // is closed in every case.
-func (e *Exporter) Serve(ctx context.Context, listener net.Listener, webConfigFile string, log *zap.Logger) error {
+func Serve(ctx context.Context, listener net.Listener, handler http.Handler, webConfigFile string, log *zap.Logger) error {
 	if err := web.Validate(webConfigFile); err != nil {
 		return errors.Join(fmt.Errorf("read web configuration %s: %w", webConfigFile, err), listener.Close())
 	}
@@ -37,7 +37,7 @@ func (e *Exporter) Serve(ctx context.Context, listener net.Listener, webConfigFi
 		return errors.Join(fmt.Errorf("make a log for the server: %w", err), listener.Close())
 	}
 	server := &http.Server{
-		Handler:           e.Handler(),
+		Handler:           handler,
 		ReadHeaderTimeout: headerLimit,
 		ReadTimeout:       requestLimit,
 		WriteTimeout:      answerLimit,

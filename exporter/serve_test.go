@@ -34,7 +34,7 @@ func served(t *testing.T, e *Exporter, l net.Listener, webConfig string) (stop f
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
 	result := make(chan error, 1)
-	go func() { result <- e.Serve(ctx, l, webConfig, zap.NewNop()) }()
+	go func() { result <- Serve(ctx, l, e.Handler(), webConfig, zap.NewNop()) }()
 	stop = sync.OnceValue(func() error {
 		cancel()
 		return <-result
@@ -155,7 +155,7 @@ func TestCancelledBeforeItBeganServesNothing(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	l := listen(t)
-	if err := New(healthyNode(1).sources).Serve(ctx, l, "", zap.NewNop()); err != nil {
+	if err := Serve(ctx, l, New(healthyNode(1).sources).Handler(), "", zap.NewNop()); err != nil {
 		t.Errorf("Serve: %v", err)
 	}
 	if _, err := l.Accept(); err == nil {
@@ -168,7 +168,7 @@ func TestBrokenListenerIsAnError(t *testing.T) {
 	if err := l.Close(); err != nil {
 		t.Fatal(err)
 	}
-	err := New(healthyNode(1).sources).Serve(t.Context(), l, "", zap.NewNop())
+	err := Serve(t.Context(), l, New(healthyNode(1).sources).Handler(), "", zap.NewNop())
 	if err == nil || !strings.HasPrefix(err.Error(), "serve metrics: ") {
 		t.Errorf("got %v", err)
 	}
@@ -189,7 +189,7 @@ func TestWrongWebConfigurationIsAnErrorBeforeServing(t *testing.T) {
 				write(t, file, tt.config)
 			}
 			l := listen(t)
-			err := New(healthyNode(1).sources).Serve(t.Context(), l, file, zap.NewNop())
+			err := Serve(t.Context(), l, New(healthyNode(1).sources).Handler(), file, zap.NewNop())
 			if err == nil || !strings.Contains(err.Error(), tt.want) || !strings.Contains(err.Error(), file) {
 				t.Errorf("got %v, want %q and the file's name", err, tt.want)
 			}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"path/filepath"
@@ -25,10 +26,18 @@ import (
 	"gpuvet.dev/nvml/fake"
 )
 
-// daemon is the parts of `gpuvet run`, wired and not yet started.
+// daemon is one `gpuvet run`: what it was given, and the parts that [daemon.open]
+// wires.
 type daemon struct {
-	o        runOptions
-	log      *zap.Logger
+	o       runOptions
+	conf    config
+	cluster *node.Cluster // nil: there is none to tell
+	script  *fake.Driver  // nil: the GPUs are real
+	log     *zap.Logger
+
+	pages    exporter.Switch // what the port shows
+	tookOver time.Time       // zero: it did not stand by
+
 	boot     string
 	detector *detector.Detector
 	kernel   *detector.KernelLog
@@ -49,25 +58,48 @@ type daemon struct {
 	failing sync.Once // closes unread
 }
 
-// newDaemon opens what the daemon needs. If that fails nothing is left open.
-func newDaemon(
-	o runOptions, conf config, cluster *node.Cluster, script *fake.Driver, log *zap.Logger,
-) (*daemon, error) {
-	d := &daemon{o: o, log: log, kernel: detector.NewKernelLog(), unread: make(chan struct{})}
-	if d.kernel.AcceptUser = o.acceptUserLines; o.acceptUserLines {
-		d.kernel.Has = script.Has
+// run is the whole life: wait for the state folder, open the rest, work until ctx
+// ends, and let go. At each hangup the configuration is read again.
+//
+// The next daemon of the node takes over as soon as the state folder is unlocked,
+// and must meet nothing that this one still does. So what ends comes in this order:
+//
+//  1. Sources and outputs, in any order, see [daemon.work]. An output that is
+//     registered with somebody, such as the kubelet, unregisters before it returns.
+//  2. The detector: trail and state are written.
+//  3. The state folder is unlocked. Nothing is written from here on.
+//  4. What may take seconds and disturbs nobody: workers that hang in the driver, and
+//     requests under way.
+func (d *daemon) run(ctx context.Context, errs io.Writer, hangups <-chan os.Signal) error {
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	servers, serving := errgroup.WithContext(ctx)
+	err := d.turn(serving, servers, errs, hangups)
+	stop()
+	d.close()
+	if d.gpus != nil {
+		err = errors.Join(err, d.gpus.close())
 	}
-	if script == nil {
-		d.lookBehindBridges()
-	}
-	if err := d.open(conf, cluster, script); err != nil {
-		d.close()
-		return nil, err
-	}
-	return d, nil
+	return errors.Join(err, servers.Wait())
 }
 
-func (d *daemon) open(conf config, cluster *node.Cluster, script *fake.Driver) error {
+// turn is the part of the life that only one daemon of a node has at a time. ctx
+// ends too when one of the servers fails.
+func (d *daemon) turn(ctx context.Context, servers *errgroup.Group, errs io.Writer, hangups <-chan os.Signal) error {
+	dir, err := d.lock(ctx, servers)
+	if err != nil || dir == nil {
+		return err
+	}
+	d.closers = append(d.closers, dir.Close)
+	if err := d.open(dir); err != nil {
+		return err
+	}
+	d.welcome(errs)
+	return d.work(ctx, servers, hangups)
+}
+
+// open opens what the daemon needs beside its state folder.
+func (d *daemon) open(dir *state.Dir) error {
 	var err error
 	if d.boot, err = kmsg.BootID(); err != nil {
 		return err
@@ -76,15 +108,10 @@ func (d *daemon) open(conf config, cluster *node.Cluster, script *fake.Driver) e
 	if err != nil {
 		return err
 	}
-	dir, err := state.Open(d.o.stateDir)
-	if err != nil {
-		return fmt.Errorf("--state-dir: %w", err)
-	}
-	d.closers = append(d.closers, dir.Close)
-	if d.gpus, err = openGPUs(d.o, script, d.log.Named("nvml")); err != nil {
+	d.openKernelLog()
+	if d.gpus, err = openGPUs(d.o, d.script, d.log.Named("nvml")); err != nil {
 		return err
 	}
-	d.closers = append(d.closers, d.gpus.close)
 	saved, err := d.restore(dir)
 	if err != nil {
 		return err
@@ -92,29 +119,48 @@ func (d *daemon) open(conf config, cluster *node.Cluster, script *fake.Driver) e
 	if err := d.sameGPUs(saved.State); err != nil {
 		return err
 	}
-	history, err := d.openTrail(conf)
+	history, err := d.openTrail(d.conf)
 	if err != nil {
 		return err
 	}
-	if d.web, err = net.Listen("tcp", d.o.listen); err != nil {
-		return fmt.Errorf("--listen: %w", err)
-	}
-	d.closers = append(d.closers, d.web.Close)
-	if d.local, err = listenLocal(d.o.socket); err != nil {
-		return fmt.Errorf("--socket: %w", err)
-	}
-	d.closers = append(d.closers, d.local.Close)
-
 	d.detector = detector.New(detector.Config{
 		Policy: detector.DefaultPolicy(), Saved: saved, Boot: d.boot, Uptime: uptime,
 		Store: dir, Trail: d.history(history), Log: d.log.Named("detector"),
 	})
-	d.config = newReloader(d.o.config, d.o.configured, conf, d.takePolicy, d.log.Named("config"))
+	d.config = newReloader(d.o.config, d.o.configured, d.conf, d.takePolicy, d.log.Named("config"))
 	d.sampler = nvml.NewSampler(d.gpus.valve, nvml.SamplerOptions{Index: indexes(saved.State, d.boot)})
-	if err := d.connect(cluster, conf, history); err != nil {
+	if err := d.connect(d.cluster, d.conf, history); err != nil {
 		return err
 	}
 	d.export()
+	return d.listen()
+}
+
+// openKernelLog says what of the kernel log counts.
+func (d *daemon) openKernelLog() {
+	d.kernel, d.unread = detector.NewKernelLog(), make(chan struct{})
+	if d.kernel.AcceptUser = d.o.acceptUserLines; d.o.acceptUserLines {
+		d.kernel.Has = d.script.Has
+	}
+	if d.script == nil {
+		d.lookBehindBridges()
+	}
+}
+
+// listen opens the port, unless it is open since the daemon stood by, and the
+// socket. Nothing that can fail comes after it: it is their servers that close them.
+func (d *daemon) listen() error {
+	var err error
+	if d.web == nil {
+		if d.web, err = net.Listen("tcp", d.o.listen); err != nil {
+			return fmt.Errorf("--listen: %w", err)
+		}
+	}
+	if d.local, err = listenLocal(d.o.socket); err != nil {
+		return errors.Join(fmt.Errorf("--socket: %w", err), d.web.Close())
+	}
+	// The next daemon must neither find somebody on it nor have it removed.
+	d.closers = append(d.closers, d.local.Close)
 	return nil
 }
 
@@ -293,13 +339,12 @@ func (d *daemon) export() {
 		Version: buildVersion(), Policy: d.detector.Policy, Snapshot: d.detector.Snapshot, Sample: d.sampler.Latest,
 		KernelLog: d.kernel, Kept: d.detector.Kept, Outputs: outputs, AcceptsUserLines: d.o.acceptUserLines,
 		Freshness: nvml.DefaultFreshness, Alive: d.detector.Alive, NVML: d.gpus.valve.Closed, Workers: d.gpus.told(), Scripted: d.gpus.scripted != nil,
-		Configuration: d.config.configuration,
+		Configuration: d.config.configuration, TookOver: d.tookOver,
 	})
 }
 
-// run starts everything and waits for its end. At each hangup the configuration
-// is read again.
-func (d *daemon) run(ctx context.Context, hangups <-chan os.Signal) error {
+// work starts everything and returns when all has been saved.
+func (d *daemon) work(ctx context.Context, servers *errgroup.Group, hangups <-chan os.Signal) error {
 	// The detector goes on until the sources have ended, so that what they saw
 	// last is saved.
 	keeping, kept := context.WithCancel(context.WithoutCancel(ctx))
@@ -312,22 +357,30 @@ func (d *daemon) run(ctx context.Context, hangups <-chan os.Signal) error {
 	d.detector.Emit(detector.Event{Source: detector.SourceDaemon, Kind: detector.KindBoot, Fields: start})
 	d.detector.SetPolicy(d.config.running.policy)
 
+	d.pages.Show(d.exporter.Handler())
+	if d.tookOver.IsZero() {
+		servers.Go(func() error { return d.serveWeb(ctx) })
+	}
+	servers.Go(func() error { return d.serveLocal(ctx) })
+
 	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error {
+		<-ctx.Done()
+		d.log.Info("gpuvet is stopping")
+		return nil
+	})
 	g.Go(func() error { return d.readKernelLog(ctx) })
 	g.Go(func() error { return d.watchGPUs(ctx) })
 	g.Go(func() error {
 		return detector.DriverPauses(ctx, d.detector.Watch(ctx), d.gpus.valve, d.sampler.Refresh, d.log.Named("nvml"))
 	})
-	g.Go(func() error { return d.exporter.Serve(ctx, d.web, d.o.webConfig, d.log.Named("http")) })
-	g.Go(func() error { return d.serveLocal(ctx) })
-	g.Go(func() error { return notify(ctx, d.detector, d.log) })
+	g.Go(func() error { return notify(ctx, d.detector, !d.tookOver.IsZero(), d.log) })
 	g.Go(func() error { return d.config.run(ctx, hangups) })
 	g.Go(func() error { return d.gpus.play(ctx) })
 	if d.output != nil {
 		g.Go(func() error { return d.output.Run(ctx, d.detector.Watch(ctx)) })
 	}
 	err := g.Wait()
-	d.log.Info("gpuvet is stopping")
 	kept()
 	return errors.Join(err, <-ended)
 }
@@ -346,10 +399,14 @@ func (d *daemon) takePolicy(p *detector.Policy) {
 	d.sampler.Refresh("")
 }
 
+// close closes socket and trail and, last of all, unlocks the state folder.
 func (d *daemon) close() {
 	for _, end := range slices.Backward(d.closers) {
 		if err := end(); err != nil && !errors.Is(err, net.ErrClosed) {
 			d.log.Warn("close", zap.Error(err))
 		}
+	}
+	if d.detector != nil {
+		d.log.Info("state folder is unlocked")
 	}
 }

@@ -18,6 +18,11 @@ import (
 	"gpuvet.dev/exporter"
 )
 
+// serveWeb serves the port until ctx ends.
+func (d *daemon) serveWeb(ctx context.Context) error {
+	return exporter.Serve(ctx, d.web, &d.pages, d.o.webConfig, d.log.Named("http"))
+}
+
 // serveLocal serves the socket that the other commands use.
 func (d *daemon) serveLocal(ctx context.Context) error {
 	server := &http.Server{Handler: d.exporter.Local(d.detector.Submit), ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 10 * time.Second}
@@ -29,7 +34,7 @@ func (d *daemon) serveLocal(ctx context.Context) error {
 		_ = server.Shutdown(limit)
 	})
 	err := server.Serve(d.local)
-	if !errors.Is(err, http.ErrServerClosed) {
+	if ctx.Err() == nil {
 		unused()
 		return fmt.Errorf("serve %s: %w", d.o.socket, err)
 	}

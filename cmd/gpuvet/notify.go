@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"sync"
 	"time"
 
 	systemd "github.com/coreos/go-systemd/v22/daemon"
@@ -11,30 +12,53 @@ import (
 )
 
 // notify tells systemd when the daemon is ready, that it lives, and that it
-// stops. Without systemd it only waits.
-func notify(ctx context.Context, d *detector.Detector, log *zap.Logger) error {
-	for snapshot := range d.Watch(ctx) {
-		if snapshot.Ready() {
-			log.Info("ready", zap.Uint64("seq", snapshot.Seq), zap.Int("gpus", len(snapshot.GPUs)),
-				zap.String("driver", snapshot.Driver.Version), zap.String("missing", snapshot.Driver.Missing))
-			send(log, systemd.SdNotifyReady)
-			break
-		}
-	}
+// stops. One that stood by was ready before, and its watchdog runs. Without systemd
+// it only waits.
+func notify(ctx context.Context, d *detector.Detector, stoodBy bool, log *zap.Logger) error {
 	defer send(log, systemd.SdNotifyStopping)
+	var feeding sync.WaitGroup
+	defer feeding.Wait()
+	if stoodBy {
+		feeding.Go(func() { feedWatchdog(ctx, d.Alive, log) })
+	}
+	for snapshot := range d.Watch(ctx) {
+		if !snapshot.Ready() {
+			continue
+		}
+		log.Info("ready", zap.Uint64("seq", snapshot.Seq), zap.Int("gpus", len(snapshot.GPUs)),
+			zap.String("driver", snapshot.Driver.Version), zap.String("missing", snapshot.Driver.Missing))
+		if !stoodBy {
+			send(log, systemd.SdNotifyReady)
+			feedWatchdog(ctx, d.Alive, log)
+		}
+		break
+	}
+	<-ctx.Done()
+	return nil
+}
+
+// notifyStandby tells systemd that a standby is ready, and that it lives, until
+// ctx ends.
+func notifyStandby(ctx context.Context, log *zap.Logger) {
+	send(log, systemd.SdNotifyReady)
+	feedWatchdog(ctx, func() error { return nil }, log)
+}
+
+// feedWatchdog feeds systemd's watchdog, if it has one for us, while alive gives
+// no error.
+func feedWatchdog(ctx context.Context, alive func() error, log *zap.Logger) {
 	every, err := systemd.SdWatchdogEnabled(false)
 	if err != nil || every == 0 {
-		<-ctx.Done()
-		return nil
+		return
 	}
 	tick := time.NewTicker(every / 3)
 	defer tick.Stop()
 	for {
 		select {
 		case <-ctx.Done():
-			return nil
+			return
 		case <-tick.C:
-			if d.Alive() == nil {
+			if alive() == nil {
 				send(log, systemd.SdNotifyWatchdog)
 			}
 		}

@@ -28,6 +28,7 @@ type runOptions struct {
 	configured bool // --config was given
 
 	listen, webConfig    string
+	standby              bool
 	standalone, dryRun   bool
 	nodeName, kubeconfig string
 	fakeNVML, kernelLog  string
@@ -51,6 +52,10 @@ taint gpuvet.dev/unhealthy on its own node; otherwise it says so once and runs
 alone. Nothing that happens outside stops it from detecting: what is degraded
 is logged, shown by "gpuvet status" and exported as a metric.
 
+There is one daemon on a node: a second one ends. With --standby it waits for the
+end of the first, serves probes meanwhile and does nothing else, and takes over
+within a second.
+
 To try it without a GPU:
   gpuvet run --standalone --fake-nvml testdata/scenarios/8xh100-lost.yaml`,
 		Args: arguments(0, "no argument"),
@@ -71,6 +76,7 @@ To try it without a GPU:
 	f.StringVar(&o.config, "config", defaultConfig, "configuration file")
 	f.StringVar(&o.listen, "listen", ":9410", "address for metrics and probes")
 	f.StringVar(&o.webConfig, "web-config", "", "web configuration file of the Prometheus exporter toolkit: TLS and basic auth")
+	f.BoolVar(&o.standby, "standby", false, "if another gpuvet uses the state folder, wait for its end and take over")
 	f.BoolVar(&o.standalone, "standalone", false, "tell no cluster, even if there is one")
 	f.BoolVar(&o.dryRun, "dry-run", false, "log what would be written to the cluster, and write nothing; rights are not tried")
 	f.StringVar(&o.nodeName, "node-name", os.Getenv("NODE_NAME"), "name of this node in the cluster (default $NODE_NAME, then the host name)")
@@ -119,13 +125,8 @@ func run(ctx context.Context, o runOptions, errs io.Writer) error {
 		bridge(log)
 	}
 
-	d, err := newDaemon(o, conf, cluster, script, log)
-	if err != nil {
-		return err
-	}
-	defer d.close()
-	d.welcome(errs)
-	return d.run(ctx, hangups)
+	d := &daemon{o: o, conf: conf, cluster: cluster, script: script, log: log}
+	return d.run(ctx, errs, hangups)
 }
 
 // check looks at the flags that need no look at anything else.
