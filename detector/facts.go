@@ -163,8 +163,10 @@ func (f *Facts) health(o nvml.Observation) {
 	}
 	switch {
 	case o.Missing:
+		if g.facts[KindGPUFound] != "missing" {
+			clear(g.facts) // it may be forgotten meanwhile: what it says is told again when it is back
+		}
 		g.silent()
-		delete(g.facts, KindGPULost)
 		g.tell(f, o.Time, KindGPUFound, KindGPUMissing, "missing", nil)
 	case errors.Is(o.Err, nvml.ErrLost):
 		g.silent()

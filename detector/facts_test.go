@@ -197,6 +197,40 @@ func TestMissingGPUIsLostUntilItIsListed(t *testing.T) {
 	})
 }
 
+// A GPU that was forgotten by hand stays forgotten while nobody sees it, whatever
+// becomes of the driver; when it is back, all that it says is told again.
+func TestForgottenGPUIsKnownAgainWhenItIsListed(t *testing.T) {
+	for _, tt := range []struct {
+		name string
+		do   []fake.Action
+	}{
+		{"nothing", nil},
+		{"another loading", []fake.Action{fake.Reload{}}},
+		{"no driver for a while", []fake.Action{fake.Present(false), fake.Present(true)}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				n := newNode(t, 2)
+				n.do(t, 1, fake.RemapFailed(true))
+				after(time.Minute)
+				n.do(t, 1, fake.Missing(true))
+				after(time.Minute)
+				n.is(t, "Healthy Unhealthy")
+				n.Emit(Event{Source: SourceHand, Kind: KindClear, GPU: Device{PCI: n.Snapshot().GPUs[1].PCI}})
+				for _, a := range tt.do {
+					n.do(t, 0, a)
+					after(time.Minute)
+				}
+				after(time.Hour)
+				n.is(t, "Healthy")
+				n.do(t, 1, fake.Missing(false))
+				after(time.Minute)
+				n.is(t, "Healthy Unhealthy")
+			})
+		})
+	}
+}
+
 func TestDriverThatGoesLeavesUnknown(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newNode(t, 2)

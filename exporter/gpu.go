@@ -34,7 +34,10 @@ func join(snapshot *detector.Snapshot, sample *nvml.Sample, freshness time.Durat
 	for i := range sample.GPUs {
 		s := &sample.GPUs[i]
 		at, ok := place(s.GPU.PCI)
-		if !ok {
+		switch {
+		case !ok && s.Missing:
+			continue // somebody has had it forgotten
+		case !ok:
 			gpus = slices.Insert(gpus, at, gpu{})
 		}
 		gpus[at].sample = s

@@ -60,6 +60,18 @@ func TestLostGPUKeepsWhatIsKnownAndHidesNoOther(t *testing.T) {
 	}
 }
 
+// The sampler goes on to look for a GPU that was taken out and forgotten.
+func TestForgottenGPUHasNoSeries(t *testing.T) {
+	n := healthyNode(2)
+	n.sample.GPUs[1].Missing = true
+	n.snapshot.GPUs = n.snapshot.GPUs[:1]
+	for key := range newTestExporter(n).scrape(t) {
+		if strings.Contains(key, `gpu="1"`) || strings.Contains(key, gpuIdentity(1).UUID) {
+			t.Errorf("series %s", key)
+		}
+	}
+}
+
 func TestReadingsLastAsLongAsTheyAreTrue(t *testing.T) {
 	const temperature, up = "gpuvet_gpu_temperature_celsius", "gpuvet_gpu_up"
 	tests := []struct {
