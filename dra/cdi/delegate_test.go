@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -248,4 +249,19 @@ func TestPathsOfSpecsAreTheNodes(t *testing.T) {
 	if err := s.Ready(gpu(1)); err == nil || !strings.HasPrefix(err.Error(), want) {
 		t.Errorf("Ready = %v, want %s", err, want)
 	}
+}
+
+func TestManyMayAskAtOnce(t *testing.T) {
+	h := newHost(t)
+	h.file("run/cdi/nvidia.yaml", spec(h.at("dev"), 0))
+	s := newSpecs(t, cdi.Options{Mode: cdi.Delegate, Dir: t.TempDir(), SpecDirs: h.dirs()})
+	var wg sync.WaitGroup
+	for range 8 { // what is shared is seen by the race detector
+		wg.Go(func() {
+			if err := s.Ready(gpu(0)); err == nil || !strings.Contains(err.Error(), "nvidia0, which does not exist") {
+				t.Errorf("Ready = %v", err)
+			}
+		})
+	}
+	wg.Wait()
 }
