@@ -112,12 +112,17 @@ func (was links) down(is links) []int {
 	return down
 }
 
-// worse are the links that had more trouble since.
+// worse are the links that had more trouble since, or were down and are up again.
 func (was links) worse(is links) []int {
 	var worse []int
 	for at, count := range is.trouble {
 		if before, ok := was.trouble[at]; ok && was.load == is.load && count > before {
 			worse = append(worse, at.link)
+		}
+	}
+	for _, number := range is.active {
+		if was.load == is.load && slices.Contains(was.inactive, number) && slices.Contains(was.active, number) {
+			worse = append(worse, number)
 		}
 	}
 	slices.Sort(worse)
