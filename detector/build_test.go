@@ -94,3 +94,25 @@ func TestDescriptionKeepsWhatItDoesNotSay(t *testing.T) {
 		t.Errorf("another GPU (-want +got):\n%s", diff)
 	}
 }
+
+func TestMIGDeviceIsFitByWhatConcernsIt(t *testing.T) {
+	memory := Condition{Reason: UncorrectableMemory, Class: Hardware, Effect: NoSchedule, GPUInstance: new(2)}
+	work := Condition{Reason: ApplicationFault, Class: Application, GPUInstance: new(1), ComputeInstance: new(0)}
+	warning := Condition{Reason: HardwareWarning, Class: Hardware}
+	for _, tt := range []struct {
+		fresh      bool
+		conditions []Condition
+		one, two   Status // of the instances 1/0 and 2/0
+	}{
+		{true, nil, Healthy, Healthy},
+		{false, nil, Unknown, Unknown},
+		{true, []Condition{memory, work}, Healthy, Unhealthy},
+		{true, []Condition{memory, warning}, Degraded, Unhealthy},
+		{false, []Condition{memory, warning}, Unknown, Unhealthy},
+	} {
+		g := GPUView{Fresh: tt.fresh, Conditions: tt.conditions}
+		if one, two := g.InstanceStatus(1, 0), g.InstanceStatus(2, 0); one != tt.one || two != tt.two {
+			t.Errorf("%+v: %s and %s, want %s and %s", g, one, two, tt.one, tt.two)
+		}
+	}
+}

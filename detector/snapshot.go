@@ -75,6 +75,29 @@ func (g *GPUView) InstanceConditions(gi, ci int) []Condition {
 	return all
 }
 
+// InstanceStatus answers "is it fit?" of one MIG instance, as [GPU.Status] does of
+// the whole GPU.
+func (g *GPUView) InstanceStatus(gi, ci int) Status {
+	degraded := false
+	for _, c := range g.InstanceConditions(gi, ci) {
+		switch {
+		case c.Class == Application:
+		case c.Effect.Fences():
+			return Unhealthy
+		default:
+			degraded = true
+		}
+	}
+	switch {
+	case !g.Fresh:
+		return Unknown
+	case degraded:
+		return Degraded
+	default:
+		return Healthy
+	}
+}
+
 // view is the snapshot of a state.
 func view(s *State) *Snapshot { return nextView(s, &State{}, &Snapshot{}) }
 
