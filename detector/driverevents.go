@@ -22,15 +22,6 @@ func DriverEvents(ctx context.Context, d nvml.Driver, submit func(context.Contex
 	for {
 		began := time.Now()
 		err := d.Events(ctx, func(e nvml.Event) {
-			event := Event{
-				Source: SourceEvents, Time: e.Time,
-				GPU: Device{PCI: e.PCI, UUID: e.UUID, GPUInstance: e.GPUInstance, ComputeInstance: e.ComputeInstance},
-			}
-			if e.Type == nvml.EventXid {
-				event.Kind, event.Xid = KindXid, &Report{Code: e.Xid}
-			} else {
-				event.Kind, event.Fields = KindDriverEvent, map[string]string{"type": string(e.Type)}
-			}
 			refresh(e.PCI)
 			if e.Type == nvml.EventMIGConfiguration {
 				refresh("")
@@ -39,7 +30,7 @@ func DriverEvents(ctx context.Context, d nvml.Driver, submit func(context.Contex
 			// next one is asked for. If the disk refuses or hangs, detection goes on.
 			limit, cancel := context.WithTimeout(ctx, saveLimit)
 			defer cancel()
-			_, _ = submit(limit, event)
+			_, _ = submit(limit, FromDriver(e))
 		})
 		if ended := ctx.Err() != nil || err == nil; ended {
 			return nil

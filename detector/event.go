@@ -114,13 +114,19 @@ const (
 	KindReset          Kind = "GPUReset"          // it was reset since its answer before; Fields: sign, ago: how long ago that was
 	KindRemapPending   Kind = "RemapPending"      // Fields: pending, true or false
 	KindRemapFailed    Kind = "RemapFailed"       // Fields: failed, true or false
-	KindWaits          Kind = "RetirementPending" // a retired page waits for a reset; Fields, of this and the next five: so, true or false; detail
+	KindWaits          Kind = "RetirementPending" // a retired page waits for a reset; Fields, of this and the next eight: so, true or false; detail
 	KindSRAMThreshold  Kind = "SRAMThreshold"
 	KindPCIeDegraded   Kind = "PCIeDegraded"
 	KindThermal        Kind = "ThermalSlowdown"
 	KindPowerBrake     Kind = "PowerBrake"
 	KindLinkDown       Kind = "LinkDown"
-	KindDriverEvent    Kind = "DriverEvent" // Fields: type; any other NVML event
+	KindFabricNotReady Kind = "FabricNotReady"
+	KindFabricRefused  Kind = "FabricRefused"
+	KindFabricDegraded Kind = "FabricDegraded"
+	KindCorrected      Kind = "CorrectedErrors"   // too many, by the counter; Fields, of this and the next two: text
+	KindUncorrected    Kind = "UncorrectedErrors" // by the counter; Fields: ago: how long ago the answer before was
+	KindPCIeErrors     Kind = "PCIeErrors"        // by the counters
+	KindDriverEvent    Kind = "DriverEvent"       // an NVML event that is no Xid; Fields: type; of an operational one severity, level, module, code, category, attributes, xid
 )
 
 // Kinds that are about the node, or come from people and outputs.
@@ -159,6 +165,10 @@ func (e *Event) saved() bool {
 	case KindClear, KindIgnore, KindUnignore, KindPaused, KindResumed, KindPauseRefused, KindHandled, KindTaintIntended, KindTaintApplied, KindTaintRemoved,
 		KindClaimIntended, KindClaimPrepared, KindClaimReleased, KindClaimRefused:
 		return true
+	case KindDriverEvent:
+		// Errors that were corrected come by the thousand, and their counter tells of
+		// them too.
+		return e.Fields["type"] != string(nvml.EventSingleBitECC)
 	default:
 		return e.Source == SourceEvents
 	}

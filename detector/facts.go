@@ -33,6 +33,7 @@ type told struct {
 	answered time.Time // last answer
 	facts    map[Kind]string
 	only     growing // the counters that only a reset begins anew
+	growth   growth  // of the counters that are judged
 	links    links
 }
 
@@ -130,7 +131,7 @@ func (f *Facts) found(at time.Time, gpu nvml.GPU, index int) {
 		gpu = g.gpu // it could not be asked, and is not another one for that
 	case known && g.gpu.UUID != "" && g.gpu.UUID != gpu.UUID:
 		clear(g.facts) // another GPU: nothing of it was told
-		g.only, g.links = growing{}, links{}
+		g.only, g.growth, g.links = growing{}, growth{}, links{}
 	}
 	if known && g.gpu.Equal(gpu) && g.index == index && g.facts[KindGPUFound] == "present" {
 		return
@@ -201,6 +202,7 @@ func (f *Facts) answered(g *told, o nvml.Observation) {
 		g.tell(f, o.Time, KindRemapFailed, KindRemapFailed, value, map[string]string{"failed": value})
 	}
 	f.levels(g, o)
+	f.counters(g, o)
 	// Last: what it says must be known before its word ends a fault.
 	g.tell(f, o.Time, KindFresh, KindFresh, "fresh", nil)
 }

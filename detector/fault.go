@@ -2,7 +2,6 @@ package detector
 
 import (
 	"cmp"
-	"fmt"
 	"maps"
 	"slices"
 	"strconv"
@@ -19,10 +18,10 @@ func (f *folding) xid() {
 	if g == nil || e.Xid == nil {
 		return
 	}
-	var news uint64
-	g.Merging, news = merge(g.Merging, e.Xid.Code, e.Source, e.Time)
-	if news > 0 {
-		f.countXid(g, news)
+	var adds news
+	g.Merging, adds = merge(g.Merging, e.Xid.Code, e.reporter(), e.Time)
+	if adds.xids > 0 {
+		f.countXid(g, adds.xids)
 	}
 	major := f.next.Driver.Major()
 	if e.Xid.NVLink != nil {
@@ -36,26 +35,27 @@ func (f *folding) xid() {
 		f.recovery(g, e.Xid.Action.To)
 		return
 	}
-	cause := fmt.Sprintf("Xid %d", e.Xid.Code)
+	cause := e.cause()
 	if i, ok := f.symptomOf(g, verdict); ok {
-		f.symptom(g, i, verdict, cause, news)
+		f.symptom(g, i, verdict, cause, adds.faults)
 		return
 	}
 	if by := e.Xid.CausedBy; by != 0 && f.policy.Xids[by].Class != Application {
 		// The driver names the cause, and it left no fault of this GPU.
 		return
 	}
-	if news == 0 && f.decided(g, verdict, cause) {
+	if adds.faults == 0 && f.decided(g, verdict, cause) {
 		return
 	}
 	standing := slices.ContainsFunc(g.Conditions, func(c Condition) bool { return c.Reason == verdict.Reason && c.at(f.where(verdict)) })
-	if news == 0 && (standing || !verdict.Effect.Fences()) {
+	if adds.faults == 0 && (standing || !verdict.Effect.Fences()) {
 		// The other reporter has told of it; this one may know what it did not.
 		f.detail(g, verdict.Reason)
+		f.alike(g, verdict, adds)
 		return
 	}
 	f.remaps(g)
-	if verdict.Class == Application && news > 0 {
+	if verdict.Class == Application && adds.faults > 0 {
 		f.suspect(g)
 		f.blame(g)
 	}
@@ -259,7 +259,8 @@ func (f *folding) fact() {
 	case KindRemapPending:
 		g.Pending = e.Fields["pending"] == "true"
 		f.level(g, g.Pending, Verdict{Reason: RowRemapPending, Class: Hardware, Action: ActDrainAndReset}, "a row remap waits for a reset")
-	case KindWaits, KindSRAMThreshold, KindPCIeDegraded, KindThermal, KindPowerBrake, KindLinkDown:
+	case KindWaits, KindSRAMThreshold, KindPCIeDegraded, KindThermal, KindPowerBrake, KindLinkDown,
+		KindFabricNotReady, KindFabricRefused, KindFabricDegraded:
 		f.told(g)
 	case KindRemapFailed:
 		f.level(g, e.Fields["failed"] == "true", Verdict{Reason: RowRemapFailed, Class: Hardware, Effect: NoSchedule, Action: ActContactSupport}, "no spare row is left")

@@ -128,8 +128,11 @@ func (f *folding) apply() {
 		f.next.Counters.Lost += lost
 	case KindGPUFound, KindGPUMissing, KindGPUBack, KindFresh, KindStale, KindUnresponsive, KindResponsive,
 		KindRecoveryAction, KindRemapPending, KindRemapFailed, KindReset,
-		KindWaits, KindSRAMThreshold, KindPCIeDegraded, KindThermal, KindPowerBrake, KindLinkDown:
+		KindWaits, KindSRAMThreshold, KindPCIeDegraded, KindThermal, KindPowerBrake, KindLinkDown,
+		KindFabricNotReady, KindFabricRefused, KindFabricDegraded:
 		f.fact()
+	case KindCorrected, KindUncorrected, KindPCIeErrors:
+		f.counted()
 	case KindBoot:
 		f.boot()
 	case KindDriverLoaded:
@@ -162,7 +165,9 @@ func (f *folding) apply() {
 		f.taint()
 	case KindClaimIntended, KindClaimPrepared, KindClaimReleased, KindClaimRefused:
 		f.claim()
-	case KindHang, KindRecovery, KindSoftware, KindDriverEvent:
+	case KindDriverEvent:
+		f.driverEvent()
+	case KindHang, KindRecovery, KindSoftware:
 		// Counted and kept; they decide nothing by themselves. Some are a sign.
 	}
 }

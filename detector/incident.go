@@ -177,10 +177,14 @@ func (f *folding) foreruns(o, c Condition) bool {
 		return !slices.ContainsFunc(o.Members, func(m Member) bool { return m.Kind != kind || m.Code != code })
 	}
 	switch {
+	case only(KindDriverEvent, 0) && !o.Effect.Harder(c.Effect) && c.Last.Sub(o.Last).Abs() <= mergeSpan:
+		return true // the operational form of what is told now
 	case o.Class == Application:
 		return only(KindXid, 45)
 	case c.Reason == GPULost:
-		return o.Reason == HardwareWarning && only(KindPCIe, 0)
+		return o.Reason == HardwareWarning && only(KindPCIe, 0) || o.Reason == PCIeErrors
+	case o.Reason == UncorrectedErrors:
+		return c.Reason == UncorrectableMemory || c.Reason == ContainedMemoryError
 	default:
 		return false
 	}
@@ -200,7 +204,7 @@ func (f *folding) remaps(g *GPU) {
 	}
 	g.Conditions = slices.Clone(g.Conditions)
 	c := &g.Conditions[i]
-	first := !slices.Contains(c.Xids, e.Xid.Code)
+	first := !slices.ContainsFunc(c.Members, func(o Member) bool { return o.Kind == e.Kind && o.Code == e.Xid.Code })
 	if e.Xid.Code == 63 {
 		c.join(e.member()) // 64 is a sign of its own
 	}
@@ -211,7 +215,7 @@ func (f *folding) remaps(g *GPU) {
 		return
 	}
 	if first {
-		f.tell(g.PCI, *c, Folded, fmt.Sprintf("Xid %d", e.Xid.Code), e.Time)
+		f.tell(g.PCI, *c, Folded, e.cause(), e.Time)
 	}
 }
 
@@ -273,5 +277,6 @@ func same(a, b *int) bool { return a == b || a != nil && b != nil && *a == *b }
 
 // beyondCorrection reports whether an error was found that could not be corrected.
 func (c *Condition) beyondCorrection() bool {
-	return slices.ContainsFunc(c.Xids, func(x int) bool { return x == 48 || x == 171 || x == 172 })
+	event := func(m Member) bool { return m.Kind == KindDriverEvent && m.Code == 48 }
+	return slices.ContainsFunc(c.Xids, func(x int) bool { return x == 48 || x == 171 || x == 172 }) || slices.ContainsFunc(c.Members, event)
 }

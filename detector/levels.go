@@ -27,6 +27,9 @@ func (f *Facts) levels(g *told, o nvml.Observation) {
 		level(KindThermal, nvml.Some(slices.Contains(reasons, nvml.ClockHWThermal)), "")
 		level(KindPowerBrake, nvml.Some(slices.Contains(reasons, nvml.ClockHWPowerBrake)), "")
 	}
+	for _, l := range fabricLevels(h) {
+		level(l.kind, nvml.Some(l.so), l.detail)
+	}
 	is := linksOf(f.load, h)
 	if len(is.active) > 0 || len(is.inactive) > 0 {
 		down := g.links.down(is)
@@ -34,7 +37,7 @@ func (f *Facts) levels(g *told, o nvml.Observation) {
 		if worse := g.links.worse(is); len(worse) > 0 {
 			f.emit(Event{
 				Source: SourceState, Kind: KindLink, Time: o.Time, GPU: Device{PCI: g.gpu.PCI, UUID: g.gpu.UUID},
-				Fields: map[string]string{"text": numbers(worse) + ": errors beyond a threshold, or a recovery"},
+				Fields: map[string]string{"text": numbers(worse) + ": errors beyond a threshold, a replay or a recovery"},
 			})
 		}
 		g.links = g.links.then(is)
@@ -75,8 +78,9 @@ type links struct {
 	trouble          map[trouble]uint64
 }
 
-// trouble is one of the counters of one link: recoveries, and errors beyond a
-// threshold.
+// trouble is one of the counters of one link of which each single count is a sign:
+// replays, recoveries, and errors beyond a threshold. (DCGM_LIMIT_MAX_LWLINK_ERROR
+// is 1 too.)
 type trouble struct{ link, counter int }
 
 func linksOf(load string, h *nvml.Health) links {
@@ -88,7 +92,7 @@ func linksOf(load string, h *nvml.Health) links {
 		case nvml.NVLinkInactive, nvml.NVLinkTrafficDisabled:
 			is.inactive = append(is.inactive, l.Number)
 		}
-		for counter, count := range []nvml.Maybe[uint64]{l.Recoveries, l.RecoveriesFailed, l.IntegrityErrors} {
+		for counter, count := range []nvml.Maybe[uint64]{l.Replays, l.Recoveries, l.RecoveriesGood, l.RecoveriesFailed, l.IntegrityErrors} {
 			if count.OK {
 				is.trouble[trouble{l.Number, counter}] = count.Value
 			}
@@ -150,12 +154,15 @@ var toldOf = map[Kind]struct {
 	reason Reason
 	cause  string
 }{
-	KindWaits:         {RetirementPending, "a retired page waits for a reset"},
-	KindSRAMThreshold: {SRAMThreshold, "too many uncorrected errors in the SRAM"},
-	KindPCIeDegraded:  {PCIeDegraded, "the PCIe link is slower than it can be"},
-	KindThermal:       {ThermalSlowdown, "slowed down by heat"},
-	KindPowerBrake:    {PowerBrake, "slowed down by the power supply"},
-	KindLinkDown:      {LinkDown, "an NVLink is down"},
+	KindWaits:          {RetirementPending, "a retired page waits for a reset"},
+	KindSRAMThreshold:  {SRAMThreshold, "too many uncorrected errors in the SRAM"},
+	KindPCIeDegraded:   {PCIeDegraded, "the PCIe link is slower than it can be"},
+	KindThermal:        {ThermalSlowdown, "slowed down by heat"},
+	KindPowerBrake:     {PowerBrake, "slowed down by the power supply"},
+	KindLinkDown:       {LinkDown, "an NVLink is down"},
+	KindFabricNotReady: {FabricNotReady, "it is not registered with its NVLink fabric"},
+	KindFabricRefused:  {FabricRefused, "its registration with the NVLink fabric failed"},
+	KindFabricDegraded: {FabricDegraded, "its NVLink fabric is limited"},
 }
 
 // told folds such a fact.
@@ -165,10 +172,9 @@ func (f *folding) told(g *GPU) {
 	if e.Kind == KindWaits {
 		g.Retiring = so
 	}
-	row := f.policy.Reasons[what.reason]
 	cause := what.cause
 	if detail := e.Fields["detail"]; detail != "" {
 		cause += " (" + detail + ")"
 	}
-	f.level(g, so, Verdict{Reason: what.reason, Class: row.Class, Effect: row.Effect, Action: row.Action}, cause)
+	f.level(g, so, f.policy.plain(what.reason), cause)
 }

@@ -19,7 +19,10 @@ type Policy struct {
 	Reasons map[Reason]Row `json:"reasons"`
 	// Xids has one row per Xid of NVIDIA's catalogue, and per one that a user's
 	// row names.
-	Xids           map[int]XidRow `json:"xids"`
+	Xids map[int]XidRow `json:"xids"`
+	// Events has the rows for what NVML tells as an event that is no Xid: the first
+	// that fits decides.
+	Events         []EventRow     `json:"events"`
 	RepeatOffender RepeatOffender `json:"repeatOffender"`
 	Suspicion      Suspicion      `json:"suspicion"`
 	// Rows are those of the user, by which this policy differs from the default.
@@ -119,6 +122,10 @@ const quietHour = time.Hour
 // it: three polls.
 const pollHold = 30 * time.Second
 
+// fabricHold is how long a GPU may take to be registered with its fabric: at a boot
+// the Fabric Manager starts after the driver, and trains every link of the node.
+const fabricHold = 5 * time.Minute
+
 // settleTime is how long a GPU must answer well after a reset: three polls. A
 // fault that the reset has not cured shows again meanwhile.
 const settleTime = 30 * time.Second
@@ -139,6 +146,8 @@ func DefaultPolicy() *Policy {
 		{Reason: DriverFault, Scope: gpu, Taint: TaintResetRequired, Class: Driver, Effect: NoSchedule, Action: ActResetGPU, Clear: ClearReset, Settle: settleTime, Source: "the driver's own line: RmInitAdapter failed"},
 		{Reason: DriverStuck, Scope: node, Taint: TaintUnresponsive, Class: Driver, Effect: NoSchedule, Action: ActRebootNode, Clear: ClearLevel, Source: "a driver that answers no question about any GPU"},
 		{Reason: FabricFault, Scope: node, Taint: TaintLink, Class: Fabric, Effect: NoSchedule, Action: ActRebootNode, Clear: ClearReset, Source: "Fabric Manager guide: fatal SXid"},
+		{Reason: FabricNotReady, Scope: gpu, Taint: TaintLink, Class: Fabric, Effect: NoSchedule, Action: ActRebootNode, Hold: fabricHold, Polled: true, Clear: ClearLevel, Source: "nvml.h NVML_GPU_FABRIC_STATE_NOT_STARTED, IN_PROGRESS: CUDA does not start on it (error 802) until the Fabric Manager has registered it"},
+		{Reason: FabricRefused, Scope: gpu, Taint: TaintLink, Class: Fabric, Effect: NoSchedule, Action: ActRebootNode, Hold: pollHold, Polled: true, Clear: ClearLevel, Source: "nvml.h nvmlGpuFabricInfo_v2_t.status: the registration is complete, and is an error"},
 
 		{Reason: RowRemapPending, Scope: gpu, Class: Hardware, Action: ActDrainAndReset, Clear: ClearLevel, Source: "NVIDIA GPU memory error management: a reset will remap; until then the GPU may work on"},
 		{Reason: RetirementPending, Scope: gpu, Class: Hardware, Action: ActDrainAndReset, Clear: ClearLevel, Source: "NVIDIA dynamic page retirement, before Ampere: a reset will retire the page"},
@@ -146,6 +155,10 @@ func DefaultPolicy() *Policy {
 		{Reason: PCIeDegraded, Scope: gpu, Class: Hardware, Action: ActCheckHardware, Hold: pollHold, Polled: true, Clear: ClearLevel, Source: "nvml.h nvmlDeviceGetCurrPcieLinkWidth, Generation: less than card and slot can, under load"},
 		{Reason: ThermalSlowdown, Scope: gpu, Taint: TaintThermal, Class: Hardware, Action: ActCheckHardware, Hold: pollHold, Polled: true, Clear: ClearLevel, Source: "nvml.h nvmlClocksEventReasonHwThermalSlowdown: too hot, clocks at half or less; the work goes on"},
 		{Reason: PowerBrake, Scope: gpu, Class: Hardware, Action: ActCheckHardware, Hold: pollHold, Polled: true, Clear: ClearLevel, Source: "nvml.h nvmlClocksEventReasonHwPowerBrakeSlowdown: the power supply has the clocks at half or less"},
+		{Reason: CorrectedErrors, Scope: gpu, Class: Hardware, Action: ActWatch, Repeat: Repeat{Count: 3, Within: time.Hour}, Clear: ClearQuiet, Quiet: quietHour, Source: "nvml.h nvmlEventTypeSingleBitEccErrorStorm; more than 10 corrected errors a minute, DCGM's DCGM_LIMIT_MAX_SBE_RATE"},
+		{Reason: UncorrectedErrors, Scope: gpu, Class: Hardware, Action: ActWatch, Clear: ClearQuiet, Quiet: quietHour, Source: "nvml.h NVML_MEMORY_ERROR_TYPE_UNCORRECTED, volatile: a counter does not tell what was contained; Xid 48, 94 or 95, or the driver, says whether it is a fault"},
+		{Reason: PCIeErrors, Scope: gpu, Class: Hardware, Action: ActCheckHardware, Repeat: Repeat{Count: 3, Within: time.Hour}, Clear: ClearQuiet, Quiet: quietHour, Source: "nvml.h NVML_FI_DEV_PCIE_COUNT_NON_FATAL_ERROR; _CORRECTABLE_ERRORS, more than one bit in 10^12 as in DCGM's health watch"},
+		{Reason: FabricDegraded, Scope: gpu, Taint: TaintLink, Class: Fabric, Action: ActWatch, Hold: pollHold, Polled: true, Clear: ClearLevel, Source: "nvml.h NVML_GPU_FABRIC_HEALTH_MASK_*: NVLink works, with less of it; FabricRefused or the driver says if not"},
 		{Reason: ContainedMemoryError, Scope: gpu, Class: Hardware, Action: ActRestartApp, Clear: ClearQuiet, Quiet: quietHour, Source: "catalogue: Xid 94 ends one process; 95 or 154 would say more"},
 		{Reason: HardwareWarning, Scope: gpu, Class: Hardware, Action: ActRestartApp, Clear: ClearQuiet, Quiet: quietHour, Source: "catalogue RESTART_APP, category hardware"},
 		{Reason: LinkWarning, Scope: gpu, Class: Link, Action: ActWatch, Clear: ClearQuiet, Quiet: quietHour, Source: "catalogue CHECK_UVM; a non-fatal NVLink report"},
@@ -157,7 +170,7 @@ func DefaultPolicy() *Policy {
 		{Reason: ApplicationFault, Scope: work, Class: Application, Action: ActRestartApp, Clear: ClearQuiet, Quiet: 10 * time.Minute, Source: "catalogue RESTART_APP, category user-app or software"},
 	}
 	p := &Policy{
-		Reasons: map[Reason]Row{}, Xids: map[int]XidRow{},
+		Reasons: map[Reason]Row{}, Xids: map[int]XidRow{}, Events: eventRows(),
 		RepeatOffender: RepeatOffender{Count: 3, Within: 30 * 24 * time.Hour},
 		Suspicion:      Suspicion{Tenants: 3, Within: 24 * time.Hour},
 	}
@@ -198,6 +211,10 @@ func (p *Policy) Digest() string {
 	for code, row := range p.Xids {
 		row.Source, row.Note = "", ""
 		plain.Xids[code] = row
+	}
+	for _, row := range p.Events {
+		row.Source = ""
+		plain.Events = append(plain.Events, row)
 	}
 	data, err := json.Marshal(plain)
 	if err != nil {

@@ -326,7 +326,7 @@ func contradictions(class Class, effect Effect, scope Scope) []string {
 
 // isFact reports whether a source says how long a fault of this reason is so.
 func isFact(r Reason) bool {
-	return slices.Contains([]Reason{Unresponsive, DriverStuck, RowRemapPending, RowRemapFailed, RetirementPending, SRAMThreshold, LinkDown, PCIeDegraded, ThermalSlowdown, PowerBrake}, r)
+	return slices.Contains([]Reason{Unresponsive, DriverStuck, RowRemapPending, RowRemapFailed, RetirementPending, SRAMThreshold, LinkDown, PCIeDegraded, ThermalSlowdown, PowerBrake, FabricNotReady, FabricRefused, FabricDegraded}, r)
 }
 
 // rule is a verdict as the user's rows would have it. That on a code has been

@@ -2,7 +2,7 @@ package detector
 
 import "time"
 
-// repeatSpan is how often an Xid that is repeated has a record.
+// repeatSpan is how often an Xid or driver event that is repeated has a record.
 const repeatSpan = time.Second
 
 // repeats finds the events that only say again what has just been recorded:
@@ -12,6 +12,7 @@ type repeats map[repeatKey]*repeat
 type repeatKey struct {
 	pci      string
 	code     int
+	event    string // type and code of a driver event
 	instance string // of a MIG device
 	tenant   string
 }
@@ -19,7 +20,7 @@ type repeatKey struct {
 // maxRepeats bounds the map: namespaces come and go.
 const maxRepeats = 4096
 
-// repeat is the last record of an Xid, and what came like it since.
+// repeat is the last record of its kind, and what came like it since.
 type repeat struct {
 	at    time.Duration // since boot
 	count uint64
@@ -27,10 +28,18 @@ type repeat struct {
 
 // swallow reports whether an event needs no record of its own.
 func (r repeats) swallow(e *Event, entry *Entry) bool {
-	if e == nil || e.Kind != KindXid || len(entry.Transitions) > 0 || e.Xid == nil {
+	if e == nil || len(entry.Transitions) > 0 {
 		return false
 	}
-	key := repeatKey{pci: e.GPU.PCI, code: e.Xid.Code, instance: e.GPU.instance(), tenant: e.Holder.tenant()}
+	key := repeatKey{pci: e.GPU.PCI, instance: e.GPU.instance(), tenant: e.Holder.tenant()}
+	switch {
+	case e.Kind == KindXid && e.Xid != nil:
+		key.code = e.Xid.Code
+	case e.Kind == KindDriverEvent:
+		key.event = e.Fields["type"] + "/" + e.Fields["code"]
+	default:
+		return false
+	}
 	last, ok := r[key]
 	switch {
 	case !ok:

@@ -138,6 +138,8 @@ const (
 	DriverFault         Reason = "DriverFault"
 	DriverStuck         Reason = "DriverStuck"
 	FabricFault         Reason = "FabricFault"
+	FabricNotReady      Reason = "FabricNotReady" // the GPU is not registered with its NVLink fabric
+	FabricRefused       Reason = "FabricRefused"  // its registration failed
 )
 
 // The reasons of faults that are told and do not fence.
@@ -152,7 +154,10 @@ const (
 	ThermalSlowdown      Reason = "ThermalSlowdown"
 	PowerBrake           Reason = "PowerBrake"
 	RetirementPending    Reason = "RetirementPending"
-	CorrectedErrors      Reason = "CorrectedErrors"
+	CorrectedErrors      Reason = "CorrectedErrors"   // of memory, too many
+	UncorrectedErrors    Reason = "UncorrectedErrors" // of memory, by their counter alone
+	PCIeErrors           Reason = "PCIeErrors"
+	FabricDegraded       Reason = "FabricDegraded"
 	DriverWarning        Reason = "DriverWarning"
 	SuspectedByTenants   Reason = "SuspectedByTenants" // by application faults of several tenants
 	FabricWarning        Reason = "FabricWarning"
