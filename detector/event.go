@@ -32,6 +32,8 @@ type Event struct {
 	Instances []nvml.Instance `json:"instances,omitempty"`
 	// Policy has the rows by which a policy differs from the default.
 	Policy []PolicyRow `json:"policy,omitempty"`
+	// Parameters are those that a policy sets beside the rows.
+	Parameters PolicyParameters `json:"parameters,omitzero"`
 }
 
 // Device names the GPU or MIG instance that an event is about. An event about
@@ -136,7 +138,7 @@ const (
 	KindDriverMissing Kind = "DriverMissing" // Fields: cause
 	KindDriverStuck   Kind = "DriverStuck"   // it answers no question, whichever GPU that is about; Fields: cause
 	KindDriverAnswers Kind = "DriverAnswers" // it does again
-	KindPolicy        Kind = "Policy"        // Fields: digest; Policy
+	KindPolicy        Kind = "Policy"        // Fields: digest; Policy, Parameters
 	KindClear         Kind = "Clear"         // by hand; Fields: reason (empty: all), author; by: [ByAnnotation] if so
 	KindIgnore        Kind = "Ignore"        // the reason is no condition for a while; Fields: reason, for, by, author
 	KindUnignore      Kind = "Unignore"      // it is one again; Fields: reason, by, author

@@ -143,7 +143,8 @@ func (f *folding) raise(pci string, v Verdict, cause, message string, fact bool)
 		c.Event = true
 	}
 	c.join(e.member())
-	if uint64(c.Repeat) <= c.Count {
+	// What is so at present, or is told less often than it happens, is not counted.
+	if fact || uint64(c.Repeat) <= c.Count || e.Xid != nil && rateLimited[e.Xid.Code] {
 		c.Repeat = 0
 	}
 	if at, known := f.next.gpu(pci); known {
@@ -181,16 +182,13 @@ func (f *folding) begin(v Verdict, row Row, where Device, cause, message string)
 		Reason: v.Reason, Class: v.Class, Scope: row.Scope, Effect: v.Effect, Action: v.Action, Taint: row.Taint,
 		GPUInstance: where.GPUInstance, ComputeInstance: where.ComputeInstance,
 		Cause: cause, Why: why(e.Xid, f.next.Driver.Major()), Since: e.Time, Last: e.Time, Message: message, Incident: e.ID,
-		Polled: row.Polled,
+		Polled: row.Polled, Repeat: row.Repeat.Count,
 	}
 	if where.GPUInstance != nil {
 		c.Scope = ScopeInstance
 	}
 	if row.Clear == ClearQuiet {
 		c.Quiet = row.Quiet
-	}
-	if e.Xid == nil || !rateLimited[e.Xid.Code] {
-		c.Repeat = row.Repeat.Count
 	}
 	if row.Hold > 0 {
 		until := f.next.Mono + row.Hold

@@ -9,7 +9,7 @@ import (
 // RepeatOffender says when a GPU stays fenced whatever it shows later: when it had
 // so many hardware or link incidents that fence, within so long by the wall clock.
 type RepeatOffender struct {
-	Count  int           `json:"count"`
+	Count  int           `json:"count"` // 0: it never does
 	Within time.Duration `json:"within"`
 }
 
@@ -29,13 +29,43 @@ func (f *folding) offends(g *GPU, conditions []Condition, i int, at time.Time) {
 	if slices.ContainsFunc(conditions, func(o Condition) bool { return o.Reason != c.Reason && o.Counted }) {
 		return
 	}
-	limit := f.policy.RepeatOffender
-	old := func(t time.Time) bool { return at.Sub(t) > limit.Within }
-	offences := append(slices.DeleteFunc(slices.Clone(g.Offences), old), at)
+	offences := append(slices.Clone(g.Offences), at)
 	g.Offences = offences[max(0, len(offences)-maxOffences):]
-	if limit.Count > 0 && len(g.Offences) >= limit.Count {
+	f.policy.RepeatOffender.judge(c, g.Offences)
+}
+
+// judge says whether the newest incident of a GPU stays until a person clears it;
+// c is the fault that it began with.
+func (o RepeatOffender) judge(c *Condition, offences []time.Time) {
+	last, n := offences[len(offences)-1], 0
+	for _, t := range offences {
+		if last.Sub(t) <= o.Within {
+			n++
+		}
+	}
+	switch {
+	case o.Count > 0 && n >= o.Count:
 		c.Sticky = true
-		c.Why = fmt.Sprintf("incident %d within %s, stays until it is cleared by hand", len(g.Offences), days(limit.Within))
+		c.Why = fmt.Sprintf("incident %d within %s, stays until it is cleared by hand", n, days(o.Within))
+	case c.Sticky:
+		c.Sticky, c.Why = false, ""
+	}
+}
+
+// judgeAgain does the same for the incident that stands when the policy has
+// another limit. One that stays no longer ends by its own evidence.
+func (f *folding) judgeAgain(g *GPU, conditions []Condition) {
+	i := slices.IndexFunc(conditions, func(c Condition) bool { return c.Sticky })
+	if i < 0 {
+		i = slices.IndexFunc(conditions, func(c Condition) bool { return c.Counted && c.offence() })
+	}
+	if i < 0 || len(g.Offences) == 0 {
+		return
+	}
+	c := &conditions[i]
+	before := c.Sticky
+	if f.policy.RepeatOffender.judge(c, g.Offences); c.Sticky && !before {
+		f.tell(g.PCI, *c, Raised, because(byPolicy, c.Why), f.event.Time)
 	}
 }
 

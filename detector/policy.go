@@ -27,6 +27,8 @@ type Policy struct {
 	Suspicion      Suspicion      `json:"suspicion"`
 	// Rows are those of the user, by which this policy differs from the default.
 	Rows []PolicyRow `json:"rows,omitempty"`
+	// Parameters are those that the user has set.
+	Parameters PolicyParameters `json:"parameters,omitzero"`
 }
 
 // Row is how a fault of one reason behaves from its first sign to its end.
@@ -171,7 +173,7 @@ func DefaultPolicy() *Policy {
 	}
 	p := &Policy{
 		Reasons: map[Reason]Row{}, Xids: map[int]XidRow{}, Events: eventRows(),
-		RepeatOffender: RepeatOffender{Count: 3, Within: 30 * 24 * time.Hour},
+		RepeatOffender: RepeatOffender{Count: 3, Within: month},
 		Suspicion:      Suspicion{Tenants: 3, Within: 24 * time.Hour},
 	}
 	for _, r := range rows {
@@ -197,8 +199,8 @@ func (p *Policy) Alertable() []int {
 	return codes
 }
 
-// Digest identifies the policy by what it decides; where its rows come from is
-// left out.
+// Digest identifies the policy by what it decides; where that comes from is left
+// out.
 func (p *Policy) Digest() string {
 	plain := Policy{
 		Reasons: make(map[Reason]Row, len(p.Reasons)), Xids: make(map[int]XidRow, len(p.Xids)),

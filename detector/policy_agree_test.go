@@ -18,6 +18,16 @@ var policies = []string{
 	`{"reason": "UncorrectableMemory", "ignore": true}, {"reason": "Unresponsive", "hold": "10m"}, {"reason": "DriverStuck", "effect": "None"}`,
 	`{"reason": "Unresponsive", "ignore": true}, {"reason": "LinkFault", "clear": "hand"}, {"xid": 94, "reason": "ResetRequired"}, {"xid": 45, "ignore": true}`,
 	`{"reason": "ResetRequired", "hold": "20m"}, {"reason": "ContainedMemoryError", "class": "application", "quiet": "1s"}`,
+	`{"reason": "ContainedMemoryError", "repeat": {"count": 2, "within": "10m"}}, {"reason": "ResetRequired", "repeat": {"count": 3, "within": "1h"}}, {"reason": "LinkUnstable", "repeat": {"count": 0}}`,
+}
+
+// parameters are what the policies set beside their rows.
+var parameters = []string{
+	``,
+	`"repeatOffender": {"incidents": 1},`,
+	`"repeatOffender": {"incidents": 2, "within": "1h"}, "suspicion": {"tenants": 2, "within": "10m"},`,
+	`"repeatOffender": {"incidents": 0}, "suspicion": {"tenants": 0},`,
+	`"suspicion": {"tenants": 2, "namespaceLabel": "example.com/team"},`,
 }
 
 // changes puts policies into a history, each at the time of what follows it.
@@ -26,7 +36,7 @@ func changes(t *testing.T, r *rand.Rand, events []Event) []Event {
 	var all []Event
 	for i, e := range events {
 		if i > 0 && r.IntN(5) == 0 {
-			change := policyEvent(policyOf(t, policies[r.IntN(len(policies))]))
+			change := policyEvent(sectionPolicy(t, parameters[r.IntN(len(parameters))]+`"rows": [`+policies[r.IntN(len(policies))]+`]`))
 			last := events[i-1]
 			change.Boot, change.Time, change.Mono = last.Boot, last.Time, last.Mono
 			change.ID = fmt.Sprintf("%s/policy/%d", last.Boot, i)
@@ -106,8 +116,11 @@ func TestConditionsAreThoseOfThePolicyInForce(t *testing.T) {
 				conditions = append(conditions, g.Conditions...)
 			}
 			for _, c := range conditions {
-				if policy.Reasons[c.Reason].Ignore {
+				if policy.Reasons[c.Reason].Ignore || c.Reason == SuspectedByTenants && policy.Suspicion.Tenants == 0 {
 					t.Fatalf("seed %d: %s is ignored, and there: %+v", seed, c.Reason, c)
+				}
+				if c.Sticky && policy.RepeatOffender.Count == 0 {
+					t.Fatalf("seed %d: no GPU is kept, and one is: %+v", seed, c)
 				}
 				if c.Effect.Fences() && c.Taint == "" {
 					t.Fatalf("seed %d: fences without a key: %+v", seed, c)

@@ -1,19 +1,21 @@
 package detector
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
+	"strings"
 )
 
-// inForce is the policy that a state goes on with: the default with the rows
-// that its last policy event brought, or the given one if that brought none.
+// inForce is the policy that a state goes on with: the default with what its
+// last policy event brought, or the given one if that brought nothing.
 func (p *Policy) inForce(s *State) *Policy {
-	if len(s.PolicyRows) == 0 {
+	if len(s.PolicyRows) == 0 && s.PolicyParameters == (PolicyParameters{}) {
 		return p
 	}
-	// A row that this version does not know was refused by it, or is of another
-	// version: the rest holds.
-	policy, _ := NewPolicy(s.PolicyRows)
+	// What this version does not know was refused by it, or is of another version:
+	// the rest holds.
+	policy, _ := PolicyConfig{Rows: s.PolicyRows, PolicyParameters: s.PolicyParameters}.Policy()
 	return policy
 }
 
@@ -27,15 +29,12 @@ func (f *folding) changePolicy() {
 	if s.Policy == before {
 		return
 	}
-	s.PolicyRows = e.Policy
+	s.PolicyRows, s.PolicyParameters = e.Policy, e.Parameters
 	f.policy = DefaultPolicy().inForce(s)
-	if before != "" || len(s.PolicyRows) > 0 {
-		differs := "the default"
-		if n := len(s.PolicyRows); n > 0 {
-			differs = fmt.Sprintf("rows that differ from the default: %d", n)
-		}
+	if differs := f.policy.differs(); before != "" || differs != "the default" {
 		f.note(NotedPolicy, s.Policy+", "+differs, e.Time)
 	}
+	f.forgetTenants(old)
 	for i, g := range s.GPUs {
 		if len(g.Conditions) > 0 {
 			g = f.own(i)
@@ -43,6 +42,35 @@ func (f *folding) changePolicy() {
 		}
 	}
 	s.Node = f.follow(nil, s.Node, old)
+}
+
+// differs says for people what a user has changed.
+func (p *Policy) differs() string {
+	var all []string
+	if n := len(p.Rows); n > 0 {
+		all = append(all, fmt.Sprintf("rows that differ from the default: %d", n))
+	}
+	if names := p.Parameters.names(); len(names) > 0 {
+		all = append(all, "parameters: "+strings.Join(names, ", "))
+	}
+	return cmp.Or(strings.Join(all, "; "), "the default")
+}
+
+// forgetTenants forgets whose application faults the GPUs had if tenants are told
+// apart by something else now: one of them would be taken for two.
+func (f *folding) forgetTenants(old *Policy) {
+	s := f.next
+	if f.policy.Suspicion.NamespaceLabel == old.Suspicion.NamespaceLabel {
+		return
+	}
+	for i := range s.GPUs {
+		f.own(i).Tenants = nil
+	}
+	s.Absent = slices.Clone(s.Absent)
+	for i := range s.Absent {
+		s.Absent[i].Tenants = nil
+	}
+	s.Absent = slices.DeleteFunc(s.Absent, func(a absent) bool { return a.empty() })
 }
 
 // follow gives the faults that stand as the policy of the fold has them, where
@@ -77,11 +105,33 @@ func (f *folding) follow(g *GPU, conditions []Condition, old *Policy) []Conditio
 		if c.Held != nil {
 			c.Held = new(*c.Held + row.Hold - wasRow.Hold)
 		}
+		cause := byPolicy
+		if c.Repeat > 0 {
+			changed = f.repeated(g, conditions, i, row.Repeat)
+			cause = because(c.Cause, cmp.Or(c.Why, byPolicy))
+		}
 		if changed && c.Visible() {
-			f.tell(pci, *c, Raised, byPolicy, f.event.Time)
+			f.tell(pci, *c, Raised, cause, f.event.Time)
 		}
 	}
+	if g != nil && f.policy.RepeatOffender != old.RepeatOffender {
+		f.judgeAgain(g, conditions)
+	}
 	return f.without(g, conditions, f.policy.ignores, byPolicy)
+}
+
+// repeated has a fault that was not told often enough follow another count, and
+// reports whether it was told often enough for that one.
+func (f *folding) repeated(g *GPU, conditions []Condition, i int, r Repeat) bool {
+	c := &conditions[i]
+	if c.Repeat = r.Count; uint64(r.Count) > c.Count {
+		return false
+	}
+	c.Repeat = 0
+	if g != nil {
+		f.offends(g, conditions, i, f.event.Time)
+	}
+	return true
 }
 
 // byPolicy is the cause of what a change of the policy changes.
@@ -108,12 +158,12 @@ func (p *Policy) standing(c Condition) Verdict {
 
 // ignores reports whether a fault under way is one that is only recorded now:
 // its reason is ignored, or the Xid that it began with, and no fact and no other
-// code stands for it.
+// code stands for it. A suspicion is, if nothing is suspected.
 func (p *Policy) ignores(c Condition) bool {
 	if c.Reason == Unmonitored {
 		return false
 	}
-	if p.Reasons[c.Reason].Ignore {
+	if p.Reasons[c.Reason].Ignore || c.Reason == SuspectedByTenants && p.Suspicion.Tenants == 0 {
 		return true
 	}
 	if c.Fact != "" || len(c.Xids) == 0 || c.Cause != fmt.Sprintf("Xid %d", c.Xids[0]) {
@@ -137,7 +187,7 @@ func (p *Policy) Unhides(before *Policy) bool {
 // policyEvent is the event that brings a policy.
 func policyEvent(p *Policy) Event {
 	return Event{
-		Source: SourceDaemon, Kind: KindPolicy, Fields: map[string]string{"digest": p.Digest()}, Policy: p.Rows,
+		Source: SourceDaemon, Kind: KindPolicy, Fields: map[string]string{"digest": p.Digest()}, Policy: p.Rows, Parameters: p.Parameters,
 	}
 }
 

@@ -13,11 +13,15 @@ import (
 type PolicyConfig struct {
 	// Rows change the default policy, each for one reason or one Xid.
 	Rows []PolicyRow `json:"rows,omitempty"`
+	PolicyParameters
 }
 
-// Policy is the default with the rows of the section; the error names each
+// Policy is the default with what the section changes; the error names each
 // fault with its place in the file.
-func (c PolicyConfig) Policy() (*Policy, error) { return NewPolicy(c.Rows) }
+func (c PolicyConfig) Policy() (*Policy, error) {
+	p, err := NewPolicy(c.Rows)
+	return p, errors.Join(err, c.apply(p))
+}
 
 // PolicyRow changes the default for one reason, or for one Xid. What it leaves
 // out stays as it is. It goes into the trail with the event that brings it, so
@@ -30,10 +34,11 @@ type PolicyRow struct {
 	Class  Class  `json:"class,omitempty"`
 	Effect Effect `json:"effect,omitempty"` // None, NoSchedule or NoExecute
 	Action Action `json:"action,omitempty"` // of an Xid alone
-	// Hold, Clear and Quiet are of a reason alone.
-	Hold  *Span `json:"hold,omitempty"`
-	Clear Clear `json:"clear,omitempty"`
-	Quiet *Span `json:"quiet,omitempty"`
+	// Hold, Repeat, Clear and Quiet are of a reason alone.
+	Hold   *Span        `json:"hold,omitempty"`
+	Repeat PolicyRepeat `json:"repeat,omitzero"`
+	Clear  Clear        `json:"clear,omitempty"`
+	Quiet  *Span        `json:"quiet,omitempty"`
 	// Settle is of a reason alone: how long the GPU must answer well before a reset,
 	// or its answers, end the fault.
 	Settle *Span `json:"settle,omitempty"`
@@ -170,15 +175,15 @@ func (b *policyBuilder) form(r PolicyRow, place int) {
 
 // keys checks which keys stand beside which.
 func (b *policyBuilder) keys(r PolicyRow) {
-	ofReason := r.Hold != nil || r.Clear != "" || r.Quiet != nil || r.Settle != nil
+	ofReason := r.Hold != nil || r.Repeat != (PolicyRepeat{}) || r.Clear != "" || r.Quiet != nil || r.Settle != nil
 	decides := r.Class != "" || r.Effect != "" || r.Action != "" || r.Xid != nil && r.Reason != ""
 	switch {
 	case r.Ignore && (ofReason || decides):
 		b.fault(b.at, "ignore: true beside other keys", "it alone: what is ignored has no class, effect or end")
 	case !r.Ignore && !ofReason && !decides:
-		b.fault(b.at, "changes nothing", "class, effect, hold, clear, quiet, settle or ignore; for an Xid class, effect, action, reason or ignore")
+		b.fault(b.at, "changes nothing", "class, effect, hold, repeat, clear, quiet, settle or ignore; for an Xid class, effect, action, reason or ignore")
 	case r.Xid != nil && ofReason:
-		b.fault(b.at, fmt.Sprintf("hold, clear, quiet or settle for Xid %d", *r.Xid), "a row for its reason, which has them")
+		b.fault(b.at, fmt.Sprintf("hold, repeat, clear, quiet or settle for Xid %d", *r.Xid), "a row for its reason, which has them")
 	case r.Xid == nil && r.Action != "":
 		b.fault(b.at+".action", string(r.Action), "a row for an Xid: each sign of a reason has an action of its own")
 	case r.Xid != nil && !r.Ignore && *r.Xid >= firstNVLink5 && *r.Xid <= lastNVLink5:
@@ -207,6 +212,10 @@ func (b *policyBuilder) reason(r PolicyRow) {
 		row.Quiet = time.Duration(*r.Quiet)
 	case row.Quiet == 0:
 		b.fault(b.at+".clear", "quiet without a time", "quiet beside it, such as quiet: 1h")
+		return
+	}
+	before := len(b.faults)
+	if b.repeat(r, &row); len(b.faults) > before {
 		return
 	}
 	against := contradictions(row.Class, row.Effect, row.Scope)

@@ -11,25 +11,36 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// rowsOf decodes rows as the file and the trail have them.
-func rowsOf(t *testing.T, text string) []PolicyRow {
+// section decodes the section policy as the file and the trail have it.
+func section(t *testing.T, text string) PolicyConfig {
 	t.Helper()
 	var c PolicyConfig
-	decoder := json.NewDecoder(strings.NewReader(`{"rows": [` + text + `]}`))
+	decoder := json.NewDecoder(strings.NewReader("{" + text + "}"))
 	decoder.DisallowUnknownFields()
 	if err := decoder.Decode(&c); err != nil {
 		t.Fatal(err)
 	}
-	return c.Rows
+	return c
 }
 
-func policyOf(t *testing.T, text string) *Policy {
+func rowsOf(t *testing.T, text string) []PolicyRow {
 	t.Helper()
-	p, err := NewPolicy(rowsOf(t, text))
+	return section(t, `"rows": [`+text+`]`).Rows
+}
+
+// sectionPolicy is the policy of a whole section, policyOf that of some rows.
+func sectionPolicy(t *testing.T, text string) *Policy {
+	t.Helper()
+	p, err := section(t, text).Policy()
 	if err != nil {
 		t.Fatal(err)
 	}
 	return p
+}
+
+func policyOf(t *testing.T, rows string) *Policy {
+	t.Helper()
+	return sectionPolicy(t, `"rows": [`+rows+`]`)
 }
 
 // What the systems in use disagree on is decided by the catalogue and by the
@@ -165,7 +176,7 @@ func TestFaultsOfRowsAreNamedByPlaceAllAtOnce(t *testing.T) {
 		{`{"reason": "GPULost"}`, `policy.rows[0]: changes nothing: expected class, effect`},
 		{`{"reason": "GPULost", "ignore": true, "hold": "1s"}`, `policy.rows[0]: ignore: true beside other keys`},
 		{`{"reason": "GPULost", "action": "watch"}`, `policy.rows[0].action: watch: expected a row for an Xid`},
-		{`{"xid": 79, "hold": "1s"}`, `policy.rows[0]: hold, clear, quiet or settle for Xid 79: expected a row for its reason`},
+		{`{"xid": 79, "hold": "1s"}`, `policy.rows[0]: hold, repeat, clear, quiet or settle for Xid 79: expected a row for its reason`},
 		{`{"reason": "GPULost", "class": "hardwar"}`, `policy.rows[0].class: "hardwar": expected application, hardware, link, driver, fabric or information`},
 		{`{"reason": "GPULost", "effect": "noschedule"}`, `policy.rows[0].effect: "noschedule": expected None, NoSchedule or NoExecute`},
 		{`{"reason": "GPULost", "clear": "never"}`, `policy.rows[0].clear: "never": expected reset, boot, answer, level, quiet or hand`},
@@ -175,6 +186,16 @@ func TestFaultsOfRowsAreNamedByPlaceAllAtOnce(t *testing.T) {
 		{`{"reason": "GPULost", "quiet": "1h"}`, `policy.rows[0].quiet: 1h0m0s without clear: quiet`},
 		{`{"reason": "GPULost", "clear": "quiet", "quiet": "0s"}`, `policy.rows[0].quiet: 0s: expected a duration of more than zero`},
 		{`{"reason": "Unmonitored", "ignore": true}`, `policy.rows[0].reason: Unmonitored marks a pause`},
+		{`{"xid": 94, "repeat": {"count": 2, "within": "1h"}}`, `policy.rows[0]: hold, repeat, clear, quiet or settle for Xid 94`},
+		{`{"reason": "LinkFault", "repeat": {"count": 101, "within": "1h"}}`, `policy.rows[0].repeat.count: 101: expected 2 to 100, or 0`},
+		{`{"reason": "LinkFault", "repeat": {"count": -1, "within": "1h"}}`, `policy.rows[0].repeat.count: -1: expected 2 to 100, or 0`},
+		{`{"reason": "LinkFault", "repeat": {"count": 3}}`, `policy.rows[0].repeat.count: 3 without a time: expected within beside it`},
+		{`{"reason": "LinkFault", "repeat": {"within": "1h"}}`, `policy.rows[0].repeat.within: 1h0m0s without a count: expected count beside it`},
+		{`{"reason": "LinkFault", "repeat": {"count": 1, "within": "1h"}}`, `policy.rows[0].repeat.within: 1h0m0s without a count: expected count beside it`},
+		{`{"reason": "LinkFault", "repeat": {"count": 3, "within": "0s"}}`, `policy.rows[0].repeat.within: 0s: expected 1s to 24h`},
+		{`{"reason": "LinkUnstable", "repeat": {"within": "25h"}}`, `policy.rows[0].repeat.within: 25h0m0s: expected 1s to 24h`},
+		{`{"reason": "LinkDown", "repeat": {"count": 3, "within": "1h"}}`, `policy.rows[0].repeat: LinkDown is told once, for as long as it is so: expected hold`},
+		{`{"reason": "LinkUnstable", "hold": "1m"}`, `policy.rows[0]: hold 1m0s beside repeat of 3: expected one of them; repeat: {count: 0} turns the other off`},
 		{`{"xid": 79, "effect": "None"}, {"reason": "GPULost", "ignore": true}`, `policy.rows[0]: Xid 79 stands for a reason that another row ignores`},
 		{`{"xid": 42, "effect": "NoSchedule"}`, `policy.rows[0]: effect NoSchedule for Xid 42, which stands for no reason`},
 		{strings.Repeat(`{"reason": "GPULost", "hold": "1s"},`, 256) + `{"xid": 1, "ignore": true}`, `policy.rows: 257 rows: expected at most 256`},

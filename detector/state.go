@@ -40,8 +40,10 @@ type State struct {
 	Applied  Applied           `json:"applied,omitzero"`
 	Policy   string            `json:"policy,omitempty"` // digest
 	// PolicyRows are those by which it differs from the default.
-	PolicyRows []PolicyRow  `json:"policyRows,omitempty"`
-	Recent     []Transition `json:"recent,omitempty"` // the last ones, oldest first
+	PolicyRows []PolicyRow `json:"policyRows,omitempty"`
+	// PolicyParameters are those that it sets beside the rows.
+	PolicyParameters PolicyParameters `json:"policyParameters,omitzero"`
+	Recent           []Transition     `json:"recent,omitempty"` // the last ones, oldest first
 }
 
 // DriverState is the driver as last seen.

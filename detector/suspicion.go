@@ -11,8 +11,11 @@ import (
 // their code: when it had the same one in pods of so many namespaces, within so
 // long by the wall clock. No tenant can bring that about alone.
 type Suspicion struct {
-	Tenants int           `json:"tenants"`
+	Tenants int           `json:"tenants"` // 0: it is never suspected
 	Within  time.Duration `json:"within"`
+	// NamespaceLabel is the label of a namespace whose value names the tenant; empty:
+	// the namespace is the tenant. Who attributes work fills Holder.Tenant by it.
+	NamespaceLabel string `json:"namespaceLabel,omitempty"`
 }
 
 // maxSigns bounds what is remembered of one GPU, whatever its tenants do.
@@ -52,7 +55,11 @@ func (f *folding) suspect(g *GPU) {
 	if same >= limit.Tenants {
 		row := f.policy.Reasons[SuspectedByTenants]
 		v := Verdict{Reason: SuspectedByTenants, Class: row.Class, Effect: row.Effect, Action: row.Action}
-		f.raise(g.PCI, v, fmt.Sprintf("Xid %d in %d namespaces within %s", sign.Code, same, limit.Within), "", false)
+		tenants := fmt.Sprintf("in %d namespaces", same)
+		if limit.NamespaceLabel != "" {
+			tenants = fmt.Sprintf("of %d tenants", same)
+		}
+		f.raise(g.PCI, v, fmt.Sprintf("Xid %d %s within %s", sign.Code, tenants, limit.Within), "", false)
 	}
 }
 
