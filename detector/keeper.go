@@ -126,6 +126,7 @@ func newKeeper(c Config) *keeper {
 func (k *keeper) keep(s *State, e *Event, transitions []Transition) uint64 {
 	k.mu.Lock()
 	defer k.mu.Unlock()
+	before := k.state
 	k.state = s
 	k.last++
 	entry := trailEntry{entry: Entry{Event: e, Transitions: transitions}}
@@ -140,7 +141,7 @@ func (k *keeper) keep(s *State, e *Event, transitions []Transition) uint64 {
 		room -= maxBacklog / 4
 	}
 	switch {
-	case k.repeats.swallow(e, &entry.entry):
+	case !awaited(before, s, e) && k.repeats.swallow(e, &entry.entry):
 	case len(k.backlog) < room:
 		k.backlog = append(k.backlog, entry)
 	default:

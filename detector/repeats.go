@@ -1,6 +1,9 @@
 package detector
 
-import "time"
+import (
+	"slices"
+	"time"
+)
 
 // repeatSpan is how often an Xid or driver event that is repeated has a record.
 const repeatSpan = time.Second
@@ -24,6 +27,26 @@ const maxRepeats = 4096
 type repeat struct {
 	at    time.Duration // since boot
 	count uint64
+}
+
+// awaited reports whether an event, from one state to the next, was one of the
+// signs that a fault needs before it is seen: a replay has to count them too.
+func awaited(before, after *State, e *Event) bool {
+	if e == nil {
+		return false
+	}
+	i, known := after.gpu(e.GPU.PCI)
+	if !known {
+		return false
+	}
+	var was []Condition
+	if j, known := before.gpu(e.GPU.PCI); known {
+		was = before.GPUs[j].Conditions
+	}
+	return slices.ContainsFunc(after.GPUs[i].Conditions, func(c Condition) bool {
+		same := func(o Condition) bool { return o.Reason == c.Reason && o.Incident == c.Incident && o.Count == c.Count }
+		return c.Repeat > 0 && !slices.ContainsFunc(was, same)
+	})
 }
 
 // swallow reports whether an event needs no record of its own.
