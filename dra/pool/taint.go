@@ -53,10 +53,8 @@ func marked(conditions []detector.Condition, refusals []detector.Refusal) []mark
 		if c.Scope == detector.ScopeNode && c.Effect == detector.NoExecute {
 			m.effect = detector.NoSchedule
 		}
-		for _, r := range refusals {
-			if r.Reason == c.Reason && m.effect != detector.NoExecute {
-				m.effect, m.since = detector.NoExecute, r.Since
-			}
+		if since, ok := refusedSince(refusals, c.Reason); ok && m.effect != detector.NoExecute {
+			m.effect, m.since = detector.NoExecute, since
 		}
 		if c.Taint != "" && m.effect != detector.NoEffect && taints(c) {
 			marks = append(marks, m)
@@ -88,6 +86,16 @@ func refused(g *detector.GPUView, id detector.Device) []detector.Refusal {
 		}
 	}
 	return all
+}
+
+// refusedSince is the first time that the device was refused for a reason.
+func refusedSince(refusals []detector.Refusal, reason detector.Reason) (first time.Time, ok bool) {
+	for _, r := range refusals {
+		if r.Reason == reason && (!ok || r.Since.Before(first)) {
+			first, ok = r.Since, true
+		}
+	}
+	return first, ok
 }
 
 // taints reports whether a fault may have a taint: what untrusted code can raise at
