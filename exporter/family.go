@@ -10,6 +10,8 @@ const (
 	gpuStatus
 	gpuCondition
 	gpuIgnoredUntil
+	gpuInstanceInfo
+	gpuInstanceStatus
 	gpuLastAnswer
 	gpuTemperature
 	gpuPower
@@ -95,12 +97,20 @@ var table = [families]row{
 		help: "Whether the GPU is fit: 1 for its status, 0 for the others. Unknown: its readings are too old to tell.",
 	},
 	gpuCondition: {
-		name: "gpuvet_gpu_condition", labels: ofGPU("reason", "class", "effect"),
-		help: "Always 1; one series per fault that the GPU has at present.",
+		name: "gpuvet_gpu_condition", labels: ofGPU("gpu_instance", "compute_instance", "reason", "class", "effect"),
+		help: "Always 1; one series per fault that the GPU has at present. One that stays with a MIG device names it.",
 	},
 	gpuIgnoredUntil: {
 		name: "gpuvet_gpu_ignored_until_timestamp_seconds", labels: ofGPU("reason"),
 		help: "When the reason counts again; one series per reason that somebody wants ignored for a while.",
+	},
+	gpuInstanceInfo: {
+		name: "gpuvet_gpu_instance_info", labels: ofGPU("gpu_instance", "compute_instance", "mig_uuid", "profile"),
+		help: "Always 1; one series per MIG device of the GPU.",
+	},
+	gpuInstanceStatus: {
+		name: "gpuvet_gpu_instance_status", labels: ofGPU("gpu_instance", "compute_instance", "status"),
+		help: "Whether the MIG device is fit, by its own faults and those of its GPU: 1 for its status, 0 for the others.",
 	},
 	gpuLastAnswer: {
 		name: "gpuvet_gpu_last_answer_timestamp_seconds", labels: ofGPU(),

@@ -143,11 +143,28 @@ func (p *page) verdict(g gpu) {
 		p.flag(gpuStatus, g.view.Status == status, g.uuid, g.index, string(status))
 	}
 	for _, c := range g.view.Conditions {
-		p.put(gpuCondition, 1, g.uuid, g.index, string(c.Reason), string(c.Class), string(c.Effect))
+		gi, ci := place(c.GPUInstance), place(c.ComputeInstance)
+		p.put(gpuCondition, 1, g.uuid, g.index, gi, ci, string(c.Reason), string(c.Class), string(c.Effect))
 	}
 	for _, i := range g.view.Ignored {
 		p.at(gpuIgnoredUntil, i.Until, g.uuid, g.index, string(i.Reason))
 	}
+	for _, i := range g.view.Instances {
+		gi, ci := place(&i.GPUInstance), place(&i.ComputeInstance)
+		p.put(gpuInstanceInfo, 1, g.uuid, g.index, gi, ci, i.UUID, i.Profile)
+		is := g.view.InstanceStatus(i.GPUInstance, i.ComputeInstance)
+		for _, status := range statuses {
+			p.flag(gpuInstanceStatus, is == status, g.uuid, g.index, gi, ci, string(status))
+		}
+	}
+}
+
+// place is the label of a GPU or compute instance; empty: the whole of what it is in.
+func place(instance *int) string {
+	if instance == nil {
+		return ""
+	}
+	return strconv.Itoa(*instance)
 }
 
 // xids writes a counter for each code that is worth an alert and each that

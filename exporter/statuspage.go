@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"html/template"
 	"net/http"
-	"slices"
 	"time"
 
 	"gpuvet.dev/detector"
@@ -38,7 +37,23 @@ type statusGPU struct {
 	Power       string
 	Utilization string
 	Silent      string // why it gives no answer
-	Faults      []detector.Condition
+	Faults      []statusFault
+	Parts       []statusPart // its MIG devices
+}
+
+// statusPart is one MIG device of a GPU.
+type statusPart struct {
+	nvml.Instance
+	Place  string
+	Status detector.Status
+	Faults []statusFault
+}
+
+// statusFault is a fault, and why it stays, with the command that ends it, if only a
+// person does.
+type statusFault struct {
+	Text, Stays, Clear string
+	Action             detector.Action
 }
 
 // statusPage answers with the status page: plain HTML, without scripts.
@@ -53,7 +68,7 @@ func (e *Exporter) statusPage(w http.ResponseWriter, _ *http.Request) {
 		if g.view == nil {
 			continue
 		}
-		row := statusGPU{GPUView: g.view, Index: g.index, Faults: faults(g.view)}
+		row := statusGPU{GPUView: g.view, Index: g.index, Faults: faults(g.view, g.view.Conditions), Parts: parts(g.view)}
 		if silence, ok := why[g.view.PCI]; ok && len(g.view.Conditions) == 0 {
 			row.Silent = "No answer: " + silence
 		}
@@ -76,9 +91,27 @@ func (e *Exporter) statusPage(w http.ResponseWriter, _ *http.Request) {
 	_, _ = html.WriteTo(w) // whoever asked has gone
 }
 
-// faults are those of one GPU. That nobody monitors it is told for all at once.
-func faults(g *detector.GPUView) []detector.Condition {
-	return slices.DeleteFunc(slices.Clone(g.Conditions), func(c detector.Condition) bool { return c.Reason == detector.Unmonitored })
+func parts(g *detector.GPUView) []statusPart {
+	var all []statusPart
+	for _, i := range g.Instances {
+		all = append(all, statusPart{
+			Instance: i, Place: InstanceText(i.GPUInstance, &i.ComputeInstance),
+			Status: g.InstanceStatus(i.GPUInstance, i.ComputeInstance),
+			Faults: faults(g, g.InstanceConditions(i.GPUInstance, i.ComputeInstance)),
+		})
+	}
+	return all
+}
+
+// faults are those to show. That nobody monitors a GPU is told for all at once.
+func faults(g *detector.GPUView, conditions []detector.Condition) []statusFault {
+	var all []statusFault
+	for _, c := range conditions {
+		if c.Reason != detector.Unmonitored {
+			all = append(all, statusFault{Text: FaultText(c), Stays: Stays(c), Clear: ClearCommand(g, c.Reason), Action: c.Action})
+		}
+	}
+	return all
 }
 
 func shown(m nvml.Maybe[float64], format string, times float64) string {
