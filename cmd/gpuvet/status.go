@@ -102,6 +102,11 @@ func notes(r *exporter.Report) []string {
 		for _, ignored := range s.GPUs[i].Ignoring() {
 			note("%s: %s", s.GPUs[i].PCI, ignored)
 		}
+		for _, c := range s.GPUs[i].Conditions {
+			if stays := exporter.Stays(c); stays != "" {
+				note("%s: %s: %s: %s", s.GPUs[i].PCI, c.Reason, stays, exporter.ClearCommand(&s.GPUs[i], c.Reason))
+			}
+		}
 	}
 	for _, refused := range s.Requests.Refusals() {
 		note("refused: %s", refused)

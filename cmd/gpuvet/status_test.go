@@ -15,6 +15,7 @@ import (
 
 	"gpuvet.dev/detector"
 	"gpuvet.dev/exporter"
+	"gpuvet.dev/nvml"
 )
 
 // What happens at 6 s and 10 s of testdata/scenarios/8xh100-lost.yaml, soon.
@@ -165,6 +166,50 @@ func TestStatusOnANarrowTerminalCutsWhy(t *testing.T) {
 				t.Errorf("%d letters on a terminal of %d: %s", n, width, line)
 			}
 		}
+	}
+}
+
+func TestStatusShowsMIGDevicesAndWhatHasDecided(t *testing.T) {
+	at := time.Unix(1800000000, 0)
+	fault := func(reason detector.Reason, effect detector.Effect, cause, why string) detector.Condition {
+		return detector.Condition{
+			Reason: reason, Class: detector.Hardware, Effect: effect, Action: detector.ActResetGPU, Cause: cause, Why: why, Since: at,
+		}
+	}
+	ofInstance := fault(detector.ContainedMemoryError, detector.NoEffect, "Xid 94", "")
+	ofInstance.GPUInstance, ofInstance.ComputeInstance = new(9), new(0)
+	stays := fault(detector.UncorrectableMemory, detector.NoSchedule, "Xid 48", "incident 3 within 30 days")
+	stays.Sticky = true
+	gpus := []detector.GPUView{
+		{
+			PCI: "0000:18:00.0", Index: new(0), UUID: "GPU-1", Name: "NVIDIA H100", Status: detector.Degraded, Fresh: true,
+			Conditions: []detector.Condition{ofInstance},
+		},
+		{PCI: "0000:2a:00.0", Index: new(1), Status: detector.Unhealthy, Conditions: []detector.Condition{
+			stays, fault(detector.LinkFault, detector.NoSchedule, "Xid 145", "Xid 154 decides"),
+		}},
+	}
+	gpus[0].MIG = true
+	gpus[0].Instances = []nvml.Instance{
+		{UUID: "MIG-a", GPUInstance: 2, Profile: "3g.40gb"}, {UUID: "MIG-b", GPUInstance: 9, Profile: "1g.10gb"},
+	}
+	answer, err := json.Marshal(exporter.Report{Snapshot: &detector.Snapshot{Driver: detector.DriverState{Asked: true}, GPUs: gpus}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var out bytes.Buffer
+	if err := printStatus(&out, answer, "table"); err != nil {
+		t.Fatal(err)
+	}
+	want := `GPU  ADDRESS       STATUS     WHY                                                                 SINCE                 DO         XIDS  NAME         UUID
+0    0000:18:00.0  Degraded   ContainedMemoryError (Xid 94, instance 9/0)                         2027-01-15T08:00:00Z  reset-gpu  -     NVIDIA H100  GPU-1
+0    instance 2/0  Healthy    -                                                                   -                     -          -     MIG 3g.40gb  MIG-a
+0    instance 9/0  Degraded   ContainedMemoryError (Xid 94, instance 9/0)                         2027-01-15T08:00:00Z  reset-gpu  -     MIG 1g.10gb  MIG-b
+1    0000:2a:00.0  Unhealthy  UncorrectableMemory (Xid 48), LinkFault (Xid 145: Xid 154 decides)  2027-01-15T08:00:00Z  reset-gpu  -     -            -
+0000:2a:00.0: UncorrectableMemory: incident 3 within 30 days: gpuvet clear 0000:2a:00.0 UncorrectableMemory
+`
+	if diff := cmp.Diff(want, out.String()); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
 	}
 }
 

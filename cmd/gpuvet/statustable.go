@@ -14,6 +14,7 @@ import (
 
 	"gpuvet.dev/detector"
 	"gpuvet.dev/exporter"
+	"gpuvet.dev/nvml"
 )
 
 // terminalWidth is that of the terminal that w is; 0: it is none.
@@ -29,7 +30,7 @@ func terminalWidth(w io.Writer) int {
 	return int(size.Col)
 }
 
-// statusRow is one GPU in the table.
+// statusRow is one GPU in the table, or one of its MIG devices.
 type statusRow struct {
 	before []string // the columns before why
 	why    []string // each fault; none: it is well
@@ -52,7 +53,11 @@ func writeGPUs(w io.Writer, report *exporter.Report, width int) error {
 	}
 	var rows []statusRow
 	for i := range report.Snapshot.GPUs {
-		rows = append(rows, rowOf(&report.Snapshot.GPUs[i], report))
+		g := &report.Snapshot.GPUs[i]
+		rows = append(rows, rowOf(g, report))
+		for _, instance := range g.Instances {
+			rows = append(rows, rowOfInstance(g, instance))
+		}
 	}
 	room := 0
 	if width > 0 {
@@ -67,25 +72,47 @@ func writeGPUs(w io.Writer, report *exporter.Report, width int) error {
 }
 
 func rowOf(g *detector.GPUView, report *exporter.Report) statusRow {
-	// That nobody monitors it is told below, once for all.
-	faults := slices.DeleteFunc(slices.Clone(g.Conditions), func(c detector.Condition) bool { return c.Reason == detector.Unmonitored })
-	index, since, do := "-", "-", "-"
-	if g.Index != nil {
-		index = fmt.Sprint(*g.Index)
-	}
-	var why []string
-	for _, c := range faults {
-		why = append(why, fmt.Sprintf("%s (%s)", c.Reason, c.Cause))
-	}
-	if len(faults) > 0 {
-		since, do = clock(faults[0].Since), string(detector.Remedy(faults))
-	} else if silence, ok := report.Silent[g.PCI]; ok {
+	why, since, do := faultsOf(g.Conditions)
+	if silence, ok := report.Silent[g.PCI]; ok && len(why) == 0 {
 		why = []string{"no answer: " + silence}
 	}
 	return statusRow{
-		before: []string{index, g.PCI, string(g.Status)}, why: why,
+		before: []string{indexOf(g), g.PCI, string(g.Status)}, why: why,
 		after: []string{since, do, xids(g.Xids), orDash(g.Name), orDash(g.UUID)},
 	}
+}
+
+// rowOfInstance shows a MIG device with the faults that concern it: its own, and
+// those of the GPU.
+func rowOfInstance(g *detector.GPUView, i nvml.Instance) statusRow {
+	why, since, do := faultsOf(g.InstanceConditions(i.GPUInstance, i.ComputeInstance))
+	return statusRow{
+		before: []string{
+			indexOf(g), exporter.InstanceText(i.GPUInstance, &i.ComputeInstance), string(g.InstanceStatus(i.GPUInstance, i.ComputeInstance)),
+		},
+		why:   why,
+		after: []string{since, do, "-", "MIG " + i.Profile, i.UUID},
+	}
+}
+
+func indexOf(g *detector.GPUView) string {
+	if g.Index == nil {
+		return "-"
+	}
+	return fmt.Sprint(*g.Index)
+}
+
+// faultsOf are faults, the worst one first, since when that one stands and what to do
+// about all. That nobody monitors a GPU is told below the table, once for all.
+func faultsOf(conditions []detector.Condition) (why []string, since, do string) {
+	faults := slices.DeleteFunc(slices.Clone(conditions), func(c detector.Condition) bool { return c.Reason == detector.Unmonitored })
+	if len(faults) == 0 {
+		return nil, "-", "-"
+	}
+	for _, c := range faults {
+		why = append(why, exporter.FaultText(c))
+	}
+	return why, clock(faults[0].Since), string(detector.Remedy(faults))
 }
 
 // clock shows a time as logs, trail and Events do.
