@@ -18,6 +18,7 @@ const (
 // log are one fault, and it is the line's.
 func TestNumberAndLineOfAnNVLinkReportAreOneFault(t *testing.T) {
 	raised := gpuA + " LinkWarning raised: Xid "
+	const folded = gpuA + " LinkWarning folded: Xid 149: its line in the kernel log decides"
 	type fault struct {
 		Reason Reason
 		Action Action
@@ -31,44 +32,77 @@ func TestNumberAndLineOfAnNVLinkReportAreOneFault(t *testing.T) {
 		left  []fault
 		count uint64 // of Xids 145 and 149
 	}{
-		{"line first", func(s *script) { s.xid(2, gpuA, 149, lineReset); s.nvml(2.1, gpuA, 149) },
-			[]string{gpuA + " LinkFault raised: Xid 149"}, []fault{{LinkFault, ActResetGPU, []int{149}, 1}}, 1},
-		{"number first", func(s *script) { s.nvml(1.9, gpuA, 149); s.xid(2, gpuA, 149, lineReset) },
-			[]string{raised + "149", gpuA + " LinkFault raised: Xid 149", gpuA + " LinkWarning folded: Xid 149: its line in the kernel log decides"},
-			[]fault{{LinkFault, ActResetGPU, []int{149}, 1}}, 1},
-		{"number first, of a fault that stands", func(s *script) {
-			s.xid(1, gpuA, 74, "NVLink")
-			s.nvml(1.9, gpuA, 149)
-			s.xid(2, gpuA, 149, lineReset)
-		}, []string{gpuA + " LinkFault raised: Xid 74", raised + "149", gpuA + " LinkWarning folded: Xid 149: its line in the kernel log decides"},
-			[]fault{{LinkFault, ActResetGPU, []int{74, 149}, 2}}, 1},
+		{
+			"line first", func(s *script) { s.xid(2, gpuA, 149, lineReset); s.nvml(2.1, gpuA, 149) },
+			[]string{gpuA + " LinkFault raised: Xid 149"},
+			[]fault{{LinkFault, ActResetGPU, []int{149}, 1}},
+			1,
+		},
+		{
+			"number first", func(s *script) { s.nvml(1.9, gpuA, 149); s.xid(2, gpuA, 149, lineReset) },
+			[]string{raised + "149", gpuA + " LinkFault raised: Xid 149", folded},
+			[]fault{{LinkFault, ActResetGPU, []int{149}, 1}},
+			1,
+		},
+		{
+			"number first, of a fault that stands", func(s *script) {
+				s.xid(1, gpuA, 74, "NVLink")
+				s.nvml(1.9, gpuA, 149)
+				s.xid(2, gpuA, 149, lineReset)
+			},
+			[]string{gpuA + " LinkFault raised: Xid 74", raised + "149", folded},
+			[]fault{{LinkFault, ActResetGPU, []int{74, 149}, 2}},
+			1,
+		},
 		{"line that is to be ignored first", func(s *script) { s.xid(2, gpuA, 145, lineIgnore); s.nvml(2.1, gpuA, 145) }, nil, nil, 1},
-		{"line that is to be ignored", func(s *script) { s.nvml(1.9, gpuA, 145); s.xid(2, gpuA, 145, lineIgnore) },
-			[]string{raised + "145", gpuA + " LinkWarning cleared: Xid 145: its line in the kernel log decides"}, nil, 1},
-		{"line that warns", func(s *script) { s.nvml(1.9, gpuA, 145); s.xid(2, gpuA, 145, lineFollow) },
-			[]string{raised + "145"}, []fault{{LinkWarning, ActRestartApp, []int{145}, 1}}, 1},
-		{"two numbers, one line", func(s *script) {
-			s.nvml(1.8, gpuA, 149)
-			s.nvml(1.9, gpuA, 149)
-			s.xid(2, gpuA, 149, lineReset)
-		}, []string{raised + "149", gpuA + " LinkFault raised: Xid 149"},
-			[]fault{{LinkWarning, ActWatch, []int{149}, 1}, {LinkFault, ActResetGPU, []int{149}, 1}}, 2},
-		{"two numbers, two lines", func(s *script) {
-			s.nvml(1.8, gpuA, 149)
-			s.nvml(1.9, gpuA, 149)
-			s.xid(2, gpuA, 149, lineReset)
-			s.xid(2.1, gpuA, 149, lineReset)
-		}, []string{raised + "149", gpuA + " LinkFault raised: Xid 149", gpuA + " LinkWarning folded: Xid 149: its line in the kernel log decides"},
-			[]fault{{LinkFault, ActResetGPU, []int{149}, 2}}, 2},
-		{"beside another warning", func(s *script) {
-			s.nvml(1.8, gpuA, 149)
-			s.xid(1.9, gpuA, 145, linePeer)
-			s.xid(2, gpuA, 149, lineReset)
-		}, []string{raised + "149", gpuA + " LinkFault raised: Xid 149"},
-			[]fault{{LinkWarning, ActWatch, []int{145}, 1}, {LinkFault, ActResetGPU, []int{149}, 1}}, 2},
-		{"too far apart", func(s *script) { s.nvml(2, gpuA, 149); s.xid(20, gpuA, 149, lineReset) },
+		{
+			"line that is to be ignored", func(s *script) { s.nvml(1.9, gpuA, 145); s.xid(2, gpuA, 145, lineIgnore) },
+			[]string{raised + "145", gpuA + " LinkWarning cleared: Xid 145: its line in the kernel log decides"},
+			nil, 1,
+		},
+		{
+			"line that warns", func(s *script) { s.nvml(1.9, gpuA, 145); s.xid(2, gpuA, 145, lineFollow) },
+			[]string{raised + "145"},
+			[]fault{{LinkWarning, ActRestartApp, []int{145}, 1}},
+			1,
+		},
+		{
+			"two numbers, one line", func(s *script) {
+				s.nvml(1.8, gpuA, 149)
+				s.nvml(1.9, gpuA, 149)
+				s.xid(2, gpuA, 149, lineReset)
+			},
 			[]string{raised + "149", gpuA + " LinkFault raised: Xid 149"},
-			[]fault{{LinkWarning, ActWatch, []int{149}, 1}, {LinkFault, ActResetGPU, []int{149}, 1}}, 2},
+			[]fault{{LinkWarning, ActWatch, []int{149}, 1}, {LinkFault, ActResetGPU, []int{149}, 1}},
+			2,
+		},
+		{
+			"two numbers, two lines", func(s *script) {
+				s.nvml(1.8, gpuA, 149)
+				s.nvml(1.9, gpuA, 149)
+				s.xid(2, gpuA, 149, lineReset)
+				s.xid(2.1, gpuA, 149, lineReset)
+			},
+			[]string{raised + "149", gpuA + " LinkFault raised: Xid 149", folded},
+			[]fault{{LinkFault, ActResetGPU, []int{149}, 2}},
+			2,
+		},
+		{
+			"beside another warning", func(s *script) {
+				s.nvml(1.8, gpuA, 149)
+				s.xid(1.9, gpuA, 145, linePeer)
+				s.xid(2, gpuA, 149, lineReset)
+			},
+			[]string{raised + "149", gpuA + " LinkFault raised: Xid 149"},
+			[]fault{{LinkWarning, ActWatch, []int{145}, 1}, {LinkFault, ActResetGPU, []int{149}, 1}},
+			2,
+		},
+		{
+			"too far apart", func(s *script) { s.nvml(2, gpuA, 149); s.xid(20, gpuA, 149, lineReset) },
+			[]string{raised + "149", gpuA + " LinkFault raised: Xid 149"},
+			[]fault{{LinkWarning, ActWatch, []int{149}, 1}, {LinkFault, ActResetGPU, []int{149}, 1}},
+			2,
+		},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			s := newScript(t)
