@@ -356,13 +356,7 @@ func (d *daemon) work(ctx context.Context, servers *errgroup.Group, hangups <-ch
 	}
 	d.detector.Emit(detector.Event{Source: detector.SourceDaemon, Kind: detector.KindBoot, Fields: start})
 	d.detector.SetPolicy(d.config.running.policy)
-
-	d.pages.Show(d.exporter.Handler())
-	if d.tookOver.IsZero() {
-		servers.Go(func() error { return d.serveWeb(ctx) })
-	}
-	servers.Go(func() error { return d.serveLocal(ctx) })
-
+	d.serve(ctx, servers)
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error {
 		<-ctx.Done()
@@ -383,6 +377,15 @@ func (d *daemon) work(ctx context.Context, servers *errgroup.Group, hangups <-ch
 	err := g.Wait()
 	kept()
 	return errors.Join(err, <-ended)
+}
+
+// serve begins to answer, on the port and on the socket.
+func (d *daemon) serve(ctx context.Context, servers *errgroup.Group) {
+	d.pages.Show(d.exporter.Handler())
+	if d.tookOver.IsZero() {
+		servers.Go(func() error { return d.serveWeb(ctx) })
+	}
+	servers.Go(func() error { return d.serveLocal(ctx) })
 }
 
 // takePolicy brings a policy into force, and has the GPUs looked at if there may

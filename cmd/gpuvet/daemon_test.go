@@ -105,6 +105,7 @@ func (d *running) eventually(what string, so func() bool) {
 	for deadline := time.Now().Add(patience); !so(); time.Sleep(10 * time.Millisecond) {
 		select {
 		case code := <-d.ended:
+			d.ended <- code
 			d.t.Fatalf("waiting until %s: the daemon ended with %d:\n%s", what, code, d.log)
 		default:
 		}
