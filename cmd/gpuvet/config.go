@@ -85,6 +85,9 @@ func loadConfig(path string, named bool) (config, error) {
 	for i := range c.Policy.Rows {
 		c.Policy.Rows[i].Source = fmt.Sprintf("file: %s policy.rows[%d]", path, i)
 	}
+	if c.Policy.PolicyParameters != (detector.PolicyParameters{}) {
+		c.Policy.Source = fmt.Sprintf("file: %s policy", path)
+	}
 	policy, err := c.Policy.Policy()
 	c.policy = policy
 	faults = append(faults, err, c.Node.Validate())

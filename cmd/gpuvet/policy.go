@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"sigs.k8s.io/yaml"
 
 	"gpuvet.dev/detector"
 )
@@ -40,25 +41,26 @@ func policyShowCommand() *cobra.Command {
 		Use:   "show",
 		Short: "Show the policy that a configuration file makes, and where each row comes from",
 		Long: `Show one row per reason and per Xid: whose fault it is, what it makes unfit, what
-it does to scheduling, how long it is held back, what ends it, what to do, and
-where that comes from. A row that starts with an Xid is followed by the reason it
-stands for; its hold and its end are those of the reason.`,
+it does to scheduling, how long it is held back or how often it must be told, what
+ends it, what to do, and where that comes from. A row that starts with an Xid is
+followed by the reason it stands for; its hold and its end are those of the
+reason. The parameters of the policy come after the rows.`,
 		Example: `  gpuvet policy show
   gpuvet policy show --changed --config gpuvet.yaml`,
 		Args: arguments(0, "no argument"),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if err := oneOf("-o", format, "table", "json"); err != nil {
+			if err := oneOf("-o", format, "table", "json", "yaml"); err != nil {
 				return err
 			}
 			c, err := loadConfig(path, cmd.Flags().Changed("config"))
 			if err != nil {
 				return err
 			}
-			return showPolicy(cmd.OutOrStdout(), policyLines(c.policy, changed), format)
+			return showPolicy(cmd.OutOrStdout(), policyDocument{policyLines(c.policy, changed), parameterLines(c.policy, changed)}, format)
 		},
 	}
 	cmd.Flags().StringVar(&path, "config", defaultConfig, "configuration file")
-	cmd.Flags().StringVarP(&format, "output", "o", "table", "table or json")
+	cmd.Flags().StringVarP(&format, "output", "o", "table", "table, json or yaml")
 	cmd.Flags().BoolVar(&changed, "changed", false, "only what differs from the default")
 	return cmd
 }
@@ -86,7 +88,13 @@ is told.`,
 	}
 }
 
-// policyLine is one row of `policy show`; json names stay.
+// policyDocument is what `policy show` shows; json names stay.
+type policyDocument struct {
+	Rows       []policyLine    `json:"rows"`
+	Parameters []parameterLine `json:"parameters"`
+}
+
+// policyLine is one row of it.
 type policyLine struct {
 	Key     string          `json:"key"` // a reason, or "Xid 79"
 	Reason  detector.Reason `json:"reason,omitempty"`
@@ -96,6 +104,7 @@ type policyLine struct {
 	Taint   string          `json:"taint,omitempty"`
 	Effect  detector.Effect `json:"effect,omitempty"`
 	Hold    string          `json:"hold,omitempty"`
+	Repeat  string          `json:"repeat,omitempty"` // 3 within 1h
 	Clear   detector.Clear  `json:"clear,omitempty"`
 	Quiet   string          `json:"quiet,omitempty"`
 	Settle  string          `json:"settle,omitempty"`
@@ -106,10 +115,40 @@ type policyLine struct {
 	Note    string          `json:"note,omitempty"` // who decides otherwise, and why we do so
 }
 
+// parameterLine is one value that stands beside the rows, by its key in the file.
+type parameterLine struct {
+	Key     string `json:"key"`
+	Value   any    `json:"value"` // a number, or text
+	Changed bool   `json:"changed,omitempty"`
+	From    string `json:"from"`
+}
+
+// parameterLines are the parameters of a policy, in the order of the documentation.
+func parameterLines(p *detector.Policy, changed bool) []parameterLine {
+	line := func(key string, value any, set bool) parameterLine {
+		if set {
+			return parameterLine{Key: key, Value: value, Changed: true, From: p.Parameters.Source + "." + key}
+		}
+		return parameterLine{Key: key, Value: value, From: "default"}
+	}
+	offender, suspicion := p.Parameters.RepeatOffender, p.Parameters.Suspicion
+	lines := []parameterLine{
+		line("repeatOffender.incidents", p.RepeatOffender.Count, offender.Incidents != nil),
+		line("repeatOffender.within", short(p.RepeatOffender.Within), offender.Within != nil),
+		line("suspicion.tenants", p.Suspicion.Tenants, suspicion.Tenants != nil),
+		line("suspicion.within", short(p.Suspicion.Within), suspicion.Within != nil),
+		line("suspicion.namespaceLabel", p.Suspicion.NamespaceLabel, suspicion.NamespaceLabel != ""),
+	}
+	if changed {
+		lines = slices.DeleteFunc(lines, func(l parameterLine) bool { return !l.Changed })
+	}
+	return lines
+}
+
 // policyLines are the rows of a policy: reasons by name, then Xids.
 func policyLines(p *detector.Policy, changed bool) []policyLine {
 	standard := detector.DefaultPolicy()
-	var lines []policyLine
+	lines := []policyLine{}
 	for _, reason := range slices.Sorted(maps.Keys(p.Reasons)) {
 		line := reasonLine(p.Reasons[reason])
 		line.Changed = line.From != origin(standard.Reasons[reason].Source)
@@ -133,6 +172,9 @@ func reasonLine(r detector.Row) policyLine {
 	}
 	if r.Hold > 0 {
 		line.Hold = short(r.Hold)
+	}
+	if r.Repeat.Count > 0 {
+		line.Repeat = fmt.Sprintf("%d within %s", r.Repeat.Count, short(r.Repeat.Within))
 	}
 	if r.Quiet > 0 {
 		line.Quiet = short(r.Quiet)
@@ -174,19 +216,24 @@ func short(d time.Duration) string {
 	return text
 }
 
-func showPolicy(w io.Writer, lines []policyLine, format string) error {
-	if format == "json" {
+func showPolicy(w io.Writer, d policyDocument, format string) error {
+	switch format {
+	case "json":
 		encoder := json.NewEncoder(w)
 		encoder.SetEscapeHTML(false)
 		encoder.SetIndent("", "  ")
-		if lines == nil {
-			lines = []policyLine{}
+		return encoder.Encode(d)
+	case "yaml":
+		text, err := yaml.Marshal(d)
+		if err != nil {
+			return err
 		}
-		return encoder.Encode(lines)
+		_, err = w.Write(text)
+		return err
 	}
 	table := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
 	fmt.Fprintln(table, "KEY\tCLASS\tSCOPE\tEFFECT\tHOLD\tCLEAR\tACTION\tFROM")
-	for _, l := range lines {
+	for _, l := range d.Rows {
 		key, ends, effect := l.Key, string(l.Clear), string(l.Effect)
 		if l.Xid != 0 && l.Reason != "" {
 			key += " " + string(l.Reason)
@@ -198,17 +245,24 @@ func showPolicy(w io.Writer, lines []policyLine, format string) error {
 			effect = "ignored"
 		}
 		fmt.Fprintln(table, strings.Join([]string{
-			key, string(l.Class), orDash(string(l.Scope)), orDash(effect), orDash(l.Hold), orDash(ends), string(l.Action), l.From,
+			key, string(l.Class), orDash(string(l.Scope)), orDash(effect), orDash(cmp.Or(l.Hold, l.Repeat)), orDash(ends), string(l.Action), l.From,
 		}, "\t"))
+	}
+	if len(d.Parameters) > 0 {
+		// A table of its own: its columns have other widths.
+		fmt.Fprintln(table, "\nPARAMETER\tVALUE\tFROM")
+	}
+	for _, l := range d.Parameters {
+		fmt.Fprintf(table, "%s\t%s\t%s\n", l.Key, orDash(fmt.Sprint(l.Value)), l.From)
 	}
 	return table.Flush()
 }
 
-// showChanges tells what the rows of a file change, one line per row.
+// showChanges tells what a file changes, one line per row and parameter.
 func showChanges(w io.Writer, path string, p *detector.Policy) error {
 	fmt.Fprintf(w, "%s: good\n", path)
-	lines := policyLines(p, true)
-	if len(lines) == 0 {
+	lines, parameters := policyLines(p, true), parameterLines(p, true)
+	if len(lines) == 0 && len(parameters) == 0 {
 		fmt.Fprintln(w, "policy: nothing differs from the default")
 		return nil
 	}
@@ -241,6 +295,17 @@ func showChanges(w io.Writer, path string, p *detector.Policy) error {
 		}
 		fmt.Fprintf(table, "%s\t%s\t%s\n", l.Key, what, strings.TrimPrefix(l.From, "file: "+path+" "))
 	}
+	for i, was := range parameterLines(detector.DefaultPolicy(), false) {
+		is := parameterLines(p, false)[i]
+		if !is.Changed {
+			continue
+		}
+		what := "as by default"
+		if was.Value != is.Value {
+			what = fmt.Sprintf("%s → %s", cmp.Or(fmt.Sprint(was.Value), "none"), cmp.Or(fmt.Sprint(is.Value), "none"))
+		}
+		fmt.Fprintf(table, "%s\t%s\t%s\n", is.Key, what, strings.TrimPrefix(is.From, "file: "+path+" "))
+	}
 	return table.Flush()
 }
 
@@ -255,6 +320,7 @@ func differences(was, is policyLine) string {
 		{"class", string(was.Class), string(is.Class)},
 		{"effect", string(was.Effect), string(is.Effect)},
 		{"hold", was.Hold, is.Hold},
+		{"repeat", was.Repeat, is.Repeat},
 		{"clear", string(was.Clear), string(is.Clear)},
 		{"quiet", was.Quiet, is.Quiet},
 		{"settle", was.Settle, is.Settle},
