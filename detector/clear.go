@@ -27,6 +27,7 @@ func (f *folding) clearByHand() {
 		g.Conditions = f.without(g, g.Conditions, named, why)
 		if len(g.Conditions) == 0 {
 			f.next.GPUs = slices.Delete(f.next.GPUs, i, i+1)
+			f.next.Forgotten = append(slices.Clip(f.next.Forgotten), g.PCI)
 		}
 		return
 	}

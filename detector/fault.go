@@ -224,8 +224,9 @@ func (f *folding) place(pci string) (*[]Condition, map[Reason]time.Duration) {
 // fact folds what NVML says about one GPU.
 func (f *folding) fact() {
 	e := &f.event
-	if _, known := f.next.gpu(e.GPU.PCI); !known && e.Kind != KindGPUFound {
-		return // somebody has had it forgotten: it is known again when it is listed
+	absent := e.Kind == KindGPUMissing || e.Kind == KindStale
+	if absent && slices.Contains(f.next.Forgotten, e.GPU.PCI) {
+		return
 	}
 	g := f.at()
 	if g == nil {

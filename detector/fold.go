@@ -249,6 +249,7 @@ func (f *folding) at() *GPU {
 			return nil
 		}
 		f.next.GPUs = slices.Insert(f.next.GPUs, i, &GPU{PCI: pci})
+		f.next.Forgotten = slices.DeleteFunc(slices.Clone(f.next.Forgotten), func(forgotten string) bool { return forgotten == pci })
 	}
 	return f.own(i)
 }

@@ -24,7 +24,7 @@ func (f *folding) boot() {
 		series, _, _ := number(e.ID)
 		s.Folded = maps.Clone(s.Folded)
 		maps.DeleteFunc(s.Folded, func(key string, _ uint64) bool { return key != series })
-		s.Driver = DriverState{}
+		s.Driver, s.Forgotten = DriverState{}, nil
 		// A GPU that was well and is not there any more was taken out.
 		s.GPUs = slices.DeleteFunc(s.GPUs, func(g *GPU) bool {
 			out := len(g.Conditions) == 0 && len(g.Waived) == 0

@@ -25,6 +25,9 @@ type State struct {
 	Node []Condition `json:"node,omitempty"`
 	// Absent has the pasts of GPUs that are not listed at present, oldest first.
 	Absent []absent `json:"absent,omitempty"`
+	// Forgotten are the addresses of GPUs that a person has had forgotten in this boot
+	// and nobody has seen since: that one is missing is no news of it.
+	Forgotten []string `json:"forgotten,omitempty"`
 	// Pause is the one in force; nil: none.
 	Pause    *Pause   `json:"pause,omitempty"`
 	Requests Requests `json:"requests,omitzero"`
