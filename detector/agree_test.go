@@ -47,7 +47,7 @@ func happenings(r *rand.Rand) []Event {
 		now = now.Add(time.Duration(r.ExpFloat64() * []float64{0.1, 20, 600}[r.IntN(3)] * float64(time.Second)))
 		pci := pick(gpuA, gpuB)
 		so := map[string]string{"so": pick("true", "false")}
-		switch r.IntN(29) {
+		switch r.IntN(33) {
 		case 0, 1:
 			add(SourceHand, KindPaused, "", map[string]string{"for": pick("1s", "1m", "20m"), "by": ByHand})
 		case 2:
@@ -103,6 +103,14 @@ func happenings(r *rand.Rand) []Event {
 			}
 			add(source, KindXid, pci, nil)
 			events[len(events)-1].Xid = report
+		case 26:
+			add(SourceEvents, KindDriverEvent, pci, map[string]string{"type": pick("double-bit-ecc", "contained-poison", "unavailable", "single-bit-ecc-storm")})
+		case 27:
+			add(SourceEvents, KindDriverEvent, pci, map[string]string{"type": "operational", "severity": pick("fatal", "recoverable"), "attributes": pick("", "component-reset")})
+		case 28:
+			add(SourceState, []Kind{KindCorrected, KindUncorrected, KindPCIeErrors}[r.IntN(3)], pci, map[string]string{"text": "more", "ago": "10s"})
+		case 29:
+			add(SourceState, []Kind{KindFabricNotReady, KindFabricRefused, KindFabricDegraded}[r.IntN(3)], pci, so)
 		default:
 			add(SourceKernelLog, KindXid, pci, nil)
 		}

@@ -133,13 +133,13 @@ func (f *Facts) counters(g *told, o nvml.Observation) {
 	if was.load != f.load {
 		was = growth{}
 	}
-	is := growth{load: f.load, at: o.Time, of: map[string]grown{}}
+	if was.of == nil {
+		was.of = map[string]grown{}
+	}
+	is := growth{load: f.load, at: o.Time, of: was.of}
 	for _, c := range countersOf(o.Health) {
 		if !c.count.OK {
-			if before, ok := was.of[c.name]; ok {
-				is.of[c.name] = before
-			}
-			continue
+			continue // what was known of it is kept
 		}
 		now, more, span := was.of[c.name].then(c, o.Time)
 		is.of[c.name] = now
