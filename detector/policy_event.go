@@ -79,13 +79,17 @@ func (p *Policy) Event(e *Event) EventRow {
 	return p.InForce(row)
 }
 
-// InForce is a row with the verdict of the Xid that it stands for. What any process
-// can bring about is told by its Xid, and by nothing else.
+// InForce is a row with the verdict of the Xid that it stands for, or as the user's
+// row for its reason has it. What any process can bring about is told by its Xid, and
+// by nothing else.
 func (p *Policy) InForce(row EventRow) EventRow {
-	if row.Xid != 0 {
+	switch row.Xid {
+	case 0:
+		row.Verdict = p.rule(row.Verdict, &Event{})
+	default:
 		row.Verdict = p.Xid(&Report{Code: row.Xid}, 0)
 	}
-	if row.Class == Application || p.Reasons[row.Reason].Ignore {
+	if row.Class == Application {
 		row.Verdict = recordedOnly
 	}
 	return row

@@ -16,6 +16,7 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"gpuvet.dev/detector"
+	"gpuvet.dev/nvml"
 )
 
 func policyCommand() *cobra.Command {
@@ -42,9 +43,9 @@ func policyShowCommand() *cobra.Command {
 		Short: "Show the policy that a configuration file makes, and where each row comes from",
 		Long: `Show one row per reason and per Xid: whose fault it is, what it makes unfit, what
 it does to scheduling, how long it is held back or how often it must be told, what
-ends it, what to do, and where that comes from. A row that starts with an Xid is
-followed by the reason it stands for; its hold and its end are those of the
-reason. The parameters of the policy come after the rows.`,
+ends it, what to do, and where that comes from. A row that starts with an Xid,
+or with an event of the driver, is followed by the reason it stands for; its hold
+and its end are those of the reason. The parameters of the policy come after the rows.`,
 		Example: `  gpuvet policy show
   gpuvet policy show --changed --config gpuvet.yaml`,
 		Args: arguments(0, "no argument"),
@@ -96,9 +97,10 @@ type policyDocument struct {
 
 // policyLine is one row of it.
 type policyLine struct {
-	Key     string          `json:"key"` // a reason, or "Xid 79"
+	Key     string          `json:"key"` // a reason, "Xid 79" or "event unavailable"
 	Reason  detector.Reason `json:"reason,omitempty"`
 	Xid     int             `json:"xid,omitempty"`
+	Event   nvml.EventType  `json:"event,omitempty"` // of the driver
 	Class   detector.Class  `json:"class"`
 	Scope   detector.Scope  `json:"scope,omitempty"`
 	Taint   string          `json:"taint,omitempty"`
@@ -145,7 +147,8 @@ func parameterLines(p *detector.Policy, changed bool) []parameterLine {
 	return lines
 }
 
-// policyLines are the rows of a policy: reasons by name, then Xids.
+// policyLines are the rows of a policy: reasons by name, Xids, then driver events in
+// the order in which they are tried.
 func policyLines(p *detector.Policy, changed bool) []policyLine {
 	standard := detector.DefaultPolicy()
 	lines := []policyLine{}
@@ -157,6 +160,11 @@ func policyLines(p *detector.Policy, changed bool) []policyLine {
 	for _, code := range slices.Sorted(maps.Keys(p.Xids)) {
 		line := xidLine(p, code)
 		line.Changed = line.From != origin(standard.Xids[code].Source)
+		lines = append(lines, line)
+	}
+	for _, row := range p.Events {
+		line := eventLine(p, row)
+		line.Changed = line.From != origin(row.Source)
 		lines = append(lines, line)
 	}
 	if changed {
@@ -196,6 +204,26 @@ func xidLine(p *detector.Policy, code int) policyLine {
 	return line
 }
 
+// eventLine is the row of a driver event: what the Xid says that it stands for, or
+// the row of its reason.
+func eventLine(p *detector.Policy, row detector.EventRow) policyLine {
+	decides, ignored := p.Reasons[row.Reason].Source, p.Reasons[row.Reason].Ignore
+	if row.Xid != 0 {
+		decides, ignored = p.Xids[row.Xid].Source, p.Xids[row.Xid].Ignore
+	}
+	is := p.InForce(row)
+	line := policyLine{}
+	if reason, ok := p.Reasons[is.Reason]; ok {
+		line = reasonLine(reason)
+	}
+	line.Key, line.Event, line.From = row.Key(), row.Type, origin(row.Source)
+	if origin(decides) == decides {
+		line.From = decides // a file
+	}
+	line.Class, line.Effect, line.Action, line.Ignored = is.Class, is.Effect, is.Action, ignored
+	return line
+}
+
 // origin tells a row of the product's from one of a file.
 func origin(source string) string {
 	if strings.HasPrefix(source, "file: ") {
@@ -232,10 +260,15 @@ func showPolicy(w io.Writer, d policyDocument, format string) error {
 		return err
 	}
 	table := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
-	fmt.Fprintln(table, "KEY\tCLASS\tSCOPE\tEFFECT\tHOLD\tCLEAR\tACTION\tFROM")
-	for _, l := range d.Rows {
+	const columns = "\tCLASS\tSCOPE\tEFFECT\tHOLD\tCLEAR\tACTION\tFROM"
+	fmt.Fprintln(table, "KEY"+columns)
+	for i, l := range d.Rows {
+		if l.Event != "" && (i == 0 || d.Rows[i-1].Event == "") {
+			// A table of its own: its columns have other widths.
+			fmt.Fprintln(table, "\nKEY"+columns)
+		}
 		key, ends, effect := l.Key, string(l.Clear), string(l.Effect)
-		if l.Xid != 0 && l.Reason != "" {
+		if (l.Xid != 0 || l.Event != "") && l.Reason != "" {
 			key += " " + string(l.Reason)
 		}
 		if span := cmp.Or(l.Quiet, l.Settle); span != "" {
@@ -248,8 +281,7 @@ func showPolicy(w io.Writer, d policyDocument, format string) error {
 			key, string(l.Class), orDash(string(l.Scope)), orDash(effect), orDash(cmp.Or(l.Hold, l.Repeat)), orDash(ends), string(l.Action), l.From,
 		}, "\t"))
 	}
-	if len(d.Parameters) > 0 {
-		// A table of its own: its columns have other widths.
+	if len(d.Parameters) > 0 { // one more
 		fmt.Fprintln(table, "\nPARAMETER\tVALUE\tFROM")
 	}
 	for _, l := range d.Parameters {

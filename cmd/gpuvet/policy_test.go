@@ -57,7 +57,7 @@ func TestShownPolicyHasTheRowsOfEveryReasonAndXid(t *testing.T) {
 	for _, l := range document.Rows {
 		by[l.Key] = l
 	}
-	if p := detector.DefaultPolicy(); len(by) != len(p.Reasons)+len(p.Xids)+1 {
+	if p := detector.DefaultPolicy(); len(by) != len(p.Reasons)+len(p.Xids)+len(p.Events)+1 {
 		t.Errorf("%d rows", len(by))
 	}
 	want := policyLine{
@@ -200,7 +200,11 @@ func TestPolicyIsDocumented(t *testing.T) {
 	table.WriteString("| reason | class | scope | effect | hold | clear | action | from |\n|---|---|---|---|---|---|---|---|\n")
 	for _, l := range policyLines(detector.DefaultPolicy(), false) {
 		if l.Xid == 0 {
-			fmt.Fprintf(&table, "| `%s` | %s | %s | %s | %s | %s | %s | %s |\n", l.Key, l.Class, l.Scope, l.Effect, stdcmp.Or(l.Hold, l.Repeat),
+			key := "`" + l.Key + "`"
+			if l.Event != "" && l.Reason != "" {
+				key += " `" + string(l.Reason) + "`"
+			}
+			fmt.Fprintf(&table, "| %s | %s | %s | %s | %s | %s | %s | %s |\n", key, l.Class, l.Scope, l.Effect, stdcmp.Or(l.Hold, l.Repeat),
 				strings.TrimSpace(string(l.Clear)+" "+stdcmp.Or(l.Quiet, l.Settle)), l.Action, strings.TrimPrefix(l.From, "default: "))
 		}
 	}
