@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -85,8 +86,16 @@ func TestDaemonSetKeepsFence(t *testing.T) {
 
 	s.Kill9(t)
 	s.awaitXids(t, 0, 79, 1)
-	s.Rollout(t)
+	stop := s.keepBlaming(t, 1)
+	handedOver := s.Rollout(t)
+	blamed := stop()
 	s.awaitXids(t, 0, 79, 1)
+	s.awaitXids(t, 1, 31, float64(blamed))
+	if took, limit := handedOver.TakenOver.Sub(handedOver.Stopping), 2*time.Second; took > limit {
+		t.Errorf("the new daemon took over %s after the old one was to end, want %s", took, limit)
+	}
+	t.Logf("unlocked %s after the signal, taken over %s later, ready %s later; %d reports meanwhile",
+		handedOver.Unlocked.Sub(handedOver.Stopping), handedOver.TakenOver.Sub(handedOver.Unlocked), handedOver.Ready.Sub(handedOver.TakenOver), blamed)
 	// A line that comes while no daemon runs, or while the next one starts.
 	s.AwaitGone(t, s.Delete(t))
 	s.lose(t, 1)
@@ -100,6 +109,34 @@ func TestDaemonSetKeepsFence(t *testing.T) {
 			t.Errorf("the fence had a hole at %s: %v", version.At.Format(time.TimeOnly), err)
 		}
 	}
+}
+
+// keepBlaming has the driver report faults of an application, which fence nothing,
+// until stop, which gives how many there were.
+func (s *shippedSet) keepBlaming(t *testing.T, gpu int) (stop func() int) {
+	t.Helper()
+	ended := make(chan struct{})
+	var writing sync.WaitGroup
+	written := 0
+	writing.Go(func() {
+		tick := time.NewTicker(20 * time.Millisecond)
+		defer tick.Stop()
+		for ; ; written++ {
+			select {
+			case <-ended:
+				return
+			case <-tick.C:
+				daemon.KernelLog(t, s.fleet[gpu].Xid(31, "pid=4711, name=python3, Ch 00000008"))
+			}
+		}
+	})
+	stop = sync.OnceValue(func() int {
+		close(ended)
+		writing.Wait()
+		return written
+	})
+	t.Cleanup(func() { stop() })
+	return stop
 }
 
 // What the pod may do is what the file that ships says, and no more of the

@@ -31,8 +31,8 @@ const (
 	Folder = "/var/lib/gpuvet"
 )
 
-// node belongs to one set at a time: two daemons on it would contend for its
-// state, and the fence of one would be the other's.
+// node belongs to one set at a time: of two daemons on it one would stand by for the
+// other.
 var node sync.Mutex
 
 // SetOptions say in what a DaemonSet differs from the one that ships.
@@ -183,7 +183,8 @@ func (s *Set) find(ctx context.Context) (*corev1.Pod, error) {
 	return found[0], nil
 }
 
-// AwaitReady waits until the pod of the newest template is ready, and alone.
+// AwaitReady waits until the pod of the newest template is ready and alone, and has
+// taken over.
 func (s *Set) AwaitReady(t testing.TB) *corev1.Pod {
 	t.Helper()
 	var pod *corev1.Pod
@@ -198,9 +199,21 @@ func (s *Set) AwaitReady(t testing.TB) *corev1.Pod {
 		if status := set.Status; status.ObservedGeneration != set.Generation || status.UpdatedNumberScheduled != 1 || status.NumberReady != 1 {
 			return fmt.Errorf("DaemonSet is not rolled out: %+v; pod: %s", status, kube.WhyNot(pod))
 		}
-		return kube.Ready(pod)
+		if err := kube.Ready(pod); err != nil {
+			return err
+		}
+		return s.atWork(t.Context())
 	})
 	return pod
+}
+
+// atWork is nil unless the one pod is a standby.
+func (s *Set) atWork(ctx context.Context) error {
+	standby, err := s.Value(ctx, "gpuvet_standby")
+	if err == nil && standby != 0 {
+		err = errors.New("the pod stands by")
+	}
+	return err
 }
 
 // Kill9 ends the container's process as a crash would, and waits until the
@@ -251,22 +264,6 @@ func (s *Set) AwaitGone(t testing.TB, pod *corev1.Pod) {
 		}
 		return err
 	})
-}
-
-// Rollout changes the template of the pods and waits until the new one is ready.
-func (s *Set) Rollout(t testing.TB) {
-	t.Helper()
-	pod := s.AwaitReady(t)
-	s.told = append(s.told, s.podLog(pod.Name))
-	patch := fmt.Sprintf(`{"spec":{"template":{"metadata":{"annotations":{"example.com/rollout":%q}}}}}`, time.Now())
-	_, err := s.cluster.Admin().AppsV1().DaemonSets(namespace).
-		Patch(t.Context(), setName, types.MergePatchType, []byte(patch), metav1.PatchOptions{})
-	if err != nil {
-		t.Fatalf("change DaemonSet: %v", err)
-	}
-	if next := s.AwaitReady(t); next.UID == pod.UID {
-		t.Error("the pod was not replaced")
-	}
 }
 
 // Command runs another command of gpuvet inside the pod, such as "status", and
