@@ -86,7 +86,7 @@ var migCapacities = []capacity{
 }
 
 func attributesOf(rows []attribute, sub subject) map[resourceapi.QualifiedName]resourceapi.DeviceAttribute {
-	all := make(map[resourceapi.QualifiedName]resourceapi.DeviceAttribute, 2*len(rows))
+	all := make(map[resourceapi.QualifiedName]resourceapi.DeviceAttribute, len(rows)*3/2)
 	for _, row := range rows {
 		value := row.value(sub)
 		if value == nil {
