@@ -162,6 +162,10 @@ func TestDaemonSetWritesToTheNodeOnlyItsOwnFolders(t *testing.T) {
 		{"/", "/host", true, corev1.MountPropagationHostToContainer},
 		{"/var/lib/gpuvet", "/var/lib/gpuvet", false, ""},
 		{"/run/gpuvet", "/run/gpuvet", false, ""},
+		// The kubelet and the runtime are told paths, so these are the same inside.
+		{"/var/lib/kubelet/plugins", "/var/lib/kubelet/plugins", false, ""},
+		{"/var/lib/kubelet/plugins_registry", "/var/lib/kubelet/plugins_registry", false, ""},
+		{"/var/run/cdi", "/var/run/cdi", false, ""},
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("mounts of the node's folders (-want +got):\n%s", diff)

@@ -42,7 +42,7 @@ func TestBadArgumentIsNamedWithWhatWasExpected(t *testing.T) {
 		want []string
 	}{
 		"unknown flag":          {[]string{"run", "--bogus"}, []string{"--bogus", "gpuvet run --help"}},
-		"unknown command":       {[]string{"bogus"}, []string{`"bogus"`, "expected clear, ignore, parse, pause, policy, replay, resume, run, status, unignore, version or xid"}},
+		"unknown command":       {[]string{"bogus"}, []string{`"bogus"`, "expected clear, deviceclasses, ignore, parse, pause, policy, replay, resume, run, slices, status, unignore, version or xid"}},
 		"extra argument":        {[]string{"run", "extra"}, []string{"gpuvet run", `"extra"`, "expected no argument"}},
 		"extra status argument": {[]string{"status", "3"}, []string{`"3"`, "expected no argument"}},
 		"extra file":            {[]string{"parse", "a", "b"}, []string{`"b"`, "no second file"}},

@@ -86,7 +86,7 @@ that are not.
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return badInput("%w; see %s --help", err, cmd.CommandPath())
 	})
-	root.AddCommand(runCommand(), statusCommand(), clearCommand(), ignoreCommand(), unignoreCommand(), pauseCommand(), resumeCommand(), xidCommand(), parseCommand(), replayCommand(), policyCommand(), versionCommand())
+	root.AddCommand(runCommand(), statusCommand(), clearCommand(), ignoreCommand(), unignoreCommand(), pauseCommand(), resumeCommand(), xidCommand(), parseCommand(), replayCommand(), policyCommand(), deviceClassesCommand(), slicesCommand(), versionCommand())
 	return root
 }
 
