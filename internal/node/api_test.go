@@ -226,7 +226,7 @@ func fail(w http.ResponseWriter, status int, message string) {
 func (a *api) serve(call string, r *http.Request) (any, int, string) {
 	if call == "event" {
 		var e corev1.Event
-		if err := json.NewDecoder(r.Body).Decode(&e); err != nil || r.URL.Path != "/api/v1/namespaces/default/events" {
+		if err := json.NewDecoder(r.Body).Decode(&e); err != nil || r.URL.Path != "/api/v1/namespaces/"+e.Namespace+"/events" {
 			return nil, 400, "no event: " + r.Header.Get("Content-Type")
 		}
 		if _, there := a.events[e.Name]; there {

@@ -66,9 +66,9 @@ func (o *Output) patch(ctx context.Context, kind types.PatchType, body any, subr
 	})
 }
 
-func (o *Output) create(ctx context.Context, e *corev1.Event) error {
+func (o *Output) create(ctx context.Context, events Events, e *corev1.Event) error {
 	return o.call(ctx, "create event on node", func(ctx context.Context) error {
-		_, err := o.options.Events.Create(ctx, e, metav1.CreateOptions{FieldManager: fieldManager})
+		_, err := events.Create(ctx, e, metav1.CreateOptions{FieldManager: fieldManager})
 		if apierrors.IsAlreadyExists(err) {
 			return nil
 		}

@@ -20,9 +20,6 @@ type Config struct {
 	// Heartbeat is how often the condition says that it is still true, within
 	// 10 %.
 	Heartbeat metav1.Duration `json:"heartbeat"`
-	// DeviceFencing is true while sick GPUs are fenced by device taints. It is
-	// not in the file: who fences devices knows.
-	DeviceFencing bool `json:"-"`
 }
 
 // TaintMode says when a fault taints the node.

@@ -61,12 +61,13 @@ type fault struct {
 }
 
 // desired is the whole decision.
-func desired(s *detector.Snapshot, c Config) Desired {
+// fenced: sick GPUs are kept from new work one by one.
+func desired(s *detector.Snapshot, c Config, fenced bool) Desired {
 	faults := fencing(s)
 	if len(faults) > 0 {
 		d := Desired{
 			Status: corev1.ConditionFalse, Reason: string(faults[0].worst.Reason),
-			Message: list("", faults, fault.String), Taint: taint(s, faults, c),
+			Message: list("", faults, fault.String), Taint: taint(s, faults, c, fenced),
 		}
 		if s.Pause != nil {
 			d.Message = bounded(d.Message + "; " + s.Pause.String())
@@ -129,12 +130,12 @@ func fences(c detector.Condition) bool {
 }
 
 // taint says whether the faults, worst first, fence the whole node.
-func taint(s *detector.Snapshot, faults []fault, c Config) *Taint {
+func taint(s *detector.Snapshot, faults []fault, c Config, fenced bool) *Taint {
 	worst := Taint{Value: string(faults[0].worst.Reason), Effect: faults[0].worst.Effect}
 	switch {
 	case c.Taint == TaintNever:
 		return nil
-	case c.Taint == TaintAlways, !c.DeviceFencing:
+	case c.Taint == TaintAlways, !fenced:
 		return &worst
 	}
 	bad := 0

@@ -108,7 +108,7 @@ func TestNodeSaysTheWorstOfItsGPUs(t *testing.T) {
 		},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			got := desired(c.s, DefaultConfig())
+			got := desired(c.s, DefaultConfig(), false)
 			if diff := cmp.Diff(c.want, got, cmpopts.IgnoreUnexported(Desired{})); diff != "" {
 				t.Errorf("(-want +got)\n%s", diff)
 			}
@@ -127,7 +127,7 @@ func TestMessageNamesEightGPUsAndCountsTheOthers(t *testing.T) {
 	for _, n := range []int{8, 9, 64} {
 		s := *s
 		s.GPUs = s.GPUs[:n]
-		m := desired(&s, DefaultConfig()).Message
+		m := desired(&s, DefaultConfig(), false).Message
 		if len(m) > 1024 || strings.Count(m, "UncorrectableMemory") != 8 || strings.HasSuffix(m, " more") != (n > 8) ||
 			n > 8 && !strings.HasSuffix(m, fmt.Sprintf(" and %d more", n-8)) {
 			t.Errorf("%d bad GPUs: %d bytes: %s", n, len(m), m)
@@ -136,12 +136,12 @@ func TestMessageNamesEightGPUsAndCountsTheOthers(t *testing.T) {
 	for i := range s.GPUs {
 		s.GPUs[i].UUID = strings.Repeat("u", 400)
 	}
-	if m := desired(s, DefaultConfig()).Message; len(m) > 1024 || !strings.HasSuffix(m, " and 62 more") {
+	if m := desired(s, DefaultConfig(), false).Message; len(m) > 1024 || !strings.HasSuffix(m, " and 62 more") {
 		t.Errorf("%d bytes: %s", len(m), m)
 	}
 	s.Driver.Missing = strings.Repeat("€", 1000)
 	s.GPUs = nil
-	if m := desired(s, DefaultConfig()).Message; len(m) > 1024 || !strings.HasSuffix(m, "€...") {
+	if m := desired(s, DefaultConfig(), false).Message; len(m) > 1024 || !strings.HasSuffix(m, "€...") {
 		t.Errorf("%d bytes, ends %q", len(m), m[len(m)-8:])
 	}
 }
@@ -173,7 +173,7 @@ func TestWhenANodeIsTainted(t *testing.T) {
 		{"never", all, TaintNever, 1, false, false},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			d := desired(c.s, Config{Taint: c.mode, TaintWhenUnhealthy: c.threshold, DeviceFencing: c.devices})
+			d := desired(c.s, Config{Taint: c.mode, TaintWhenUnhealthy: c.threshold}, c.devices)
 			if got := d.Taint != nil; got != c.want || d.Status != corev1.ConditionFalse {
 				t.Errorf("taint %v, status %s; want tainted=%v and False", d.Taint, d.Status, c.want)
 			}

@@ -68,6 +68,7 @@ type teller struct {
 	// What follows is run's own.
 	waiting  []*corev1.Event
 	budget   *budget.Bucket
+	tenants  *budget.Bucket // of Events about pods
 	trouble  complaint
 	retryAt  time.Time
 	failures int
@@ -101,6 +102,7 @@ func (t *teller) tell(e *corev1.Event) {
 
 func (t *teller) run(ctx context.Context) {
 	t.budget = budget.New(eventsBurst, eventsEvery, time.Now())
+	t.tenants = budget.New(podEventsBurst, podEventsEvery, time.Now())
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for {
@@ -157,11 +159,13 @@ func (t *teller) drain(ctx context.Context) (time.Time, error) {
 			return time.Now().Add(trailLag / 10), nil
 		}
 		for _, change := range record.Transitions {
-			if !t.tells(change) {
-				continue
+			if t.tells(change) {
+				if ready, err := t.publish(ctx, t.eventOf(change)); err != nil || !ready.IsZero() {
+					return ready, err
+				}
 			}
-			if ready, err := t.publish(ctx, t.eventOf(change)); err != nil || !ready.IsZero() {
-				return ready, err
+			if err := t.tellHolders(ctx, change); err != nil {
+				return time.Time{}, err
 			}
 		}
 		t.options.History.SetCursor(record.Position)
@@ -196,7 +200,7 @@ func (t *teller) publish(ctx context.Context, e *corev1.Event) (time.Time, error
 		t.options.Log.Info("would create event", zap.String("event", e.Name), zap.String("reason", e.Reason), zap.String("message", e.Message))
 		return time.Time{}, nil
 	}
-	err := t.create(ctx, e)
+	err := t.create(ctx, t.options.Events, e)
 	switch {
 	case err == nil:
 	case apierrors.IsInvalid(err), apierrors.IsBadRequest(err), apierrors.IsRequestEntityTooLargeError(err):
@@ -248,16 +252,7 @@ func (t *teller) eventOf(c detector.Transition) *corev1.Event {
 	if c.Status == detector.Noted {
 		return pauseEvent(t.options.NodeName, c)
 	}
-	who := "node"
-	if c.PCI != "" {
-		gpu := &detector.GPUView{PCI: c.PCI, UUID: c.UUID}
-		if s, _ := t.newest(); s != nil {
-			if known, ok := s.GPU(c.PCI); ok && known.UUID == c.UUID {
-				gpu = known
-			}
-		}
-		who = name(gpu)
-	}
+	who := t.gpuOf(c)
 	kind, reason := corev1.EventTypeWarning, string(c.Condition)
 	message := fmt.Sprintf("%s gets no new work: %s; %s", who, c.Cause, c.Action)
 	if c.Status == detector.Cleared {
@@ -268,6 +263,20 @@ func (t *teller) eventOf(c detector.Transition) *corev1.Event {
 	// same incident.
 	identity := []string{c.Incident, c.PCI, string(c.Condition), string(c.Status), string(c.Effect), c.Cause}
 	return event(t.options.NodeName, identity, kind, reason, message, c.Time)
+}
+
+// gpuOf is the GPU that a change is about, as people find it.
+func (t *teller) gpuOf(c detector.Transition) string {
+	if c.PCI == "" {
+		return "node"
+	}
+	gpu := &detector.GPUView{PCI: c.PCI, UUID: c.UUID}
+	if s, _ := t.newest(); s != nil {
+		if known, ok := s.GPU(c.PCI); ok && known.UUID == c.UUID {
+			gpu = known
+		}
+	}
+	return name(gpu)
 }
 
 func pauseEvent(node string, c detector.Transition) *corev1.Event {

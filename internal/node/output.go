@@ -31,10 +31,16 @@ type Events interface {
 // Options say what an Output works with. Nodes, Events, NodeName and Submit are
 // required; in a dry run Nodes and Events may be nil.
 type Options struct {
-	Nodes    Nodes
-	Events   Events
-	NodeName string
-	Config   Config
+	Nodes  Nodes
+	Events Events
+	// PodEvents are those of a namespace, for pods that hold a GPU. Nil: they are
+	// told nothing.
+	PodEvents func(namespace string) Events
+	NodeName  string
+	Config    Config
+	// Fenced reports whether sick GPUs are kept from new work one by one, so that the
+	// node need not be; see [Output.Look]. Nil: they are not.
+	Fenced func() bool
 	// Submit folds an event and returns when it is on disk: detector.Submit.
 	Submit func(context.Context, detector.Event) (*detector.Snapshot, error)
 	// History is where the Events come from; its zero value: there are none.
@@ -75,6 +81,9 @@ func New(o Options) *Output {
 	}
 	if o.Observe == nil {
 		o.Observe = func(string, time.Duration, error) {}
+	}
+	if o.Fenced == nil {
+		o.Fenced = func() bool { return false }
 	}
 	if o.Reconnect == nil {
 		o.Reconnect = func() {}
@@ -125,6 +134,24 @@ func (o *Output) Progress() (seq uint64, at time.Time, err error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	return o.progress.seq, o.progress.at, o.progress.err
+}
+
+// Look has the node's condition and taint decided again: what Options.Fenced says
+// may have changed.
+func (o *Output) Look() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.poke()
+}
+
+// PluginGPUs is how many GPUs a device plugin offers on this node, as nvidia.com/gpu.
+func (o *Output) PluginGPUs() int64 {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.node == nil {
+		return 0
+	}
+	return o.node.plugin
 }
 
 // take makes a snapshot the newest, unless a newer one came first.

@@ -26,13 +26,20 @@ type observed struct {
 	pause     wish
 	clear     wish
 	ignore    wish
+	plugin    int64  // GPUs that a device plugin offers
 	upgrade   string // the state of an upgrade that unloads the driver; empty: none
 }
+
+// pluginResource is what NVIDIA's device plugin gives out.
+const pluginResource corev1.ResourceName = "nvidia.com/gpu"
 
 func observe(n *corev1.Node) *observed {
 	seen := &observed{
 		version: n.ResourceVersion, taints: n.Spec.Taints, upgrade: upgradeState(n), pause: wishOf(n, PauseAnnotation, maxRequest),
 		clear: wishOf(n, ClearAnnotation, maxOrders+4), ignore: wishOf(n, IgnoreAnnotation, maxOrders+4),
+	}
+	if offered, ok := n.Status.Allocatable[pluginResource]; ok {
+		seen.plugin = offered.Value()
 	}
 	// Resource versions are opaque by contract and numbers in fact; without a
 	// number every version counts as the newest.

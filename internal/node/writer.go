@@ -77,7 +77,7 @@ func (w *writer) round(ctx context.Context) time.Time {
 		}
 		_, node = w.newest()
 	}
-	want := desired(s, w.options.Config)
+	want := desired(s, w.options.Config, w.options.Fenced())
 	if until := w.began.Add(settling); now.Before(until) && passing(want) {
 		return until
 	}
@@ -306,7 +306,7 @@ func foreignError(t *corev1.Taint) error {
 
 // pretend logs what a dry run does not write.
 func (w *writer) pretend(s *detector.Snapshot) {
-	want := desired(s, w.options.Config)
+	want := desired(s, w.options.Config, w.options.Fenced())
 	w.applied(s.Seq, time.Now())
 	if w.last != nil && w.last.same(want) {
 		return
