@@ -41,9 +41,10 @@ type Sampler struct {
 	// no mutex, so that a poll that waits for its turn can be cancelled.
 	observing chan struct{}
 
-	mu    sync.Mutex // guards all below, and that latest only goes forward
-	gpus  []*sampled // by index
-	index map[string]int
+	mu      sync.Mutex // guards all below, and that latest only goes forward
+	observe func(Observation)
+	gpus    []*sampled // by index
+	index   map[string]int
 	// unasked: what the last inventory failed with holds for every GPU, so none is
 	// asked.
 	unasked bool
@@ -100,11 +101,51 @@ func (s *Sampler) Refresh(pci string) {
 	g.health.soon()
 }
 
+// Look takes the health of a GPU now, beside the polls, and returns when what came of
+// it was told: the error is that of the call. A GPU that is not asked, for it is
+// missing or the driver is, is not asked here either. It waits no longer than ctx.
+func (s *Sampler) Look(ctx context.Context, pci string) error {
+	s.mu.Lock()
+	g, observe := s.known(pci), s.observe
+	var err error
+	if g != nil && s.silent(g) {
+		err = g.state.HealthErr
+	}
+	s.mu.Unlock()
+	switch {
+	case g == nil || observe == nil:
+		return errMissing(pci)
+	case err != nil:
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, s.o.Deadline)
+	defer cancel()
+	back := make(chan answer[Health], 1)
+	began := time.Now()
+	go func() {
+		value, err := s.driver.Health(ctx, pci)
+		back <- answer[Health]{value: value, err: err, took: time.Since(began)}
+	}()
+	select {
+	case a := <-back:
+		// One that was late or given up says nothing: the polls have the patience to tell.
+		if ctx.Err() == nil {
+			s.tellHealth(ctx, g, a, observe)
+		}
+		return a.err
+	case <-ctx.Done():
+		return fmt.Errorf("%w: %w", ErrTimeout, ctx.Err())
+	}
+}
+
 // Run samples until ctx ends. It tells the outcome of each inventory and each
 // health poll to observe, one at a time; a GPU is told in an inventory before
 // it is told of. Observe must return quickly. Run is called once.
 func (s *Sampler) Run(ctx context.Context, observe func(Observation)) error {
 	var gpus sync.WaitGroup
+	s.mu.Lock()
+	s.observe = observe
+	s.mu.Unlock()
 	s.inventory.run(ctx, func(a answer[Inventory]) {
 		for _, g := range s.tellInventory(ctx, a, observe) {
 			gpus.Go(func() { g.readings.run(ctx, func(a answer[Readings]) { s.takeReadings(g, a) }) })

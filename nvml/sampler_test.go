@@ -622,6 +622,45 @@ func TestRefreshTakesHealthAtOnceButNotWithoutEnd(t *testing.T) {
 	})
 }
 
+func TestLookIsToldBeforeItReturns(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := sample(t, 2, nvml.SamplerOptions{}, nil)
+		pass(500 * time.Millisecond)
+		for range 3 { // however soon after each other
+			observed := b.since()
+			b.apply(t, 1, fake.Recovery(nvml.RecoverGPUReset))
+			began := time.Now()
+			if err := b.Look(t.Context(), b.pcis[1]); err != nil {
+				t.Fatal(err)
+			}
+			want(t, "observed", []string{"1 gpu-reset"}, observed())
+			if took := time.Since(began); took != 0 {
+				t.Errorf("it waited for %v", took)
+			}
+		}
+	})
+}
+
+func TestLookWaitsNoLongerThanItsCaller(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := sample(t, 2, nvml.SamplerOptions{}, nil)
+		pass(500 * time.Millisecond)
+		b.apply(t, 1, fake.Hang(time.Hour))
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		began := time.Now()
+		if err := b.Look(ctx, b.pcis[1]); !errors.Is(err, nvml.ErrTimeout) || time.Since(began) != time.Second {
+			t.Errorf("after %v: %v", time.Since(began), err)
+		}
+		if err := b.Look(t.Context(), b.pcis[0]); err != nil {
+			t.Errorf("the other GPU: %v", err)
+		}
+		if err := b.Look(t.Context(), "0000:ff:00.0"); !errors.Is(err, nvml.ErrNotFound) {
+			t.Errorf("one that was never listed: %v", err)
+		}
+	})
+}
+
 func TestRefreshOfTheNodeSeesAReload(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := sample(t, 1, nvml.SamplerOptions{}, nil)
