@@ -20,6 +20,7 @@ type counting struct {
 }
 
 func newCounting(t *testing.T) *counting {
+	t.Helper()
 	c := &counting{t: t, load: "a"}
 	c.facts = NewFacts(nvml.DefaultFreshness, func(e Event) {
 		switch e.Kind {
@@ -58,7 +59,8 @@ func TestFirstCountAndLifetimeCountSayNothing(t *testing.T) {
 	for _, count := range []uint64{1, 1_000_000} {
 		c.poll(20+float64(count), nvml.Health{ECC: []nvml.ECCCount{
 			{Uncorrected: true, Location: "dram", Count: 1000},
-			{Uncorrected: true, Aggregate: true, Location: "dram", Count: count}, {Aggregate: true, Location: "dram", Count: count},
+			{Uncorrected: true, Aggregate: true, Location: "dram", Count: count},
+			{Aggregate: true, Location: "dram", Count: count},
 		}})
 	}
 	c.tells()

@@ -86,12 +86,15 @@ func (f *folding) alike(g *GPU, v Verdict, adds news) {
 	}
 }
 
+// byEvent begins the cause of a fault that a driver event has told.
+const byEvent = "NVML event "
+
 // cause is the event in words, as the sign of a fault.
 func (e *Event) cause() string {
 	if e.Kind == KindXid {
 		return "Xid " + strconv.Itoa(e.Xid.Code)
 	}
-	words := []string{"NVML event " + e.Fields["type"]}
+	words := []string{byEvent + e.Fields["type"]}
 	for _, word := range append([]string{e.Fields["severity"]}, strings.Split(e.Fields["attributes"], ",")...) {
 		if word != "" && word != "primary" {
 			words = append(words, word)

@@ -3,7 +3,6 @@ package detector
 import (
 	"fmt"
 	"slices"
-	"strconv"
 	"testing"
 	"time"
 
@@ -140,9 +139,17 @@ func TestRowRemapBesideAnEventDrainsFirst(t *testing.T) {
 
 func TestEventsThatDecideNothingAreCountedAlone(t *testing.T) {
 	for _, e := range []nvml.Event{
-		{Type: nvml.EventSingleBitECC}, {Type: nvml.EventRetirement}, {Type: nvml.EventRecovery}, {Type: nvml.EventMIGConfiguration},
-		{Type: nvml.EventBind}, {Type: nvml.EventUnbind}, {Type: "of a newer driver"},
-		operational("informational"), operational("recoverable"), operational("corrected", "primary"), operational("50"),
+		{Type: nvml.EventSingleBitECC},
+		{Type: nvml.EventRetirement},
+		{Type: nvml.EventRecovery},
+		{Type: nvml.EventMIGConfiguration},
+		{Type: nvml.EventBind},
+		{Type: nvml.EventUnbind},
+		{Type: "of a newer driver"},
+		operational("informational"),
+		operational("recoverable"),
+		operational("corrected", "primary"),
+		operational("50"),
 		operational("fatal", "propagated"),
 		{Type: nvml.EventOperational, Xid: 31, Operational: &nvml.Operational{Severity: "fatal"}},
 		{Type: nvml.EventOperational, Xid: 63, Operational: &nvml.Operational{Severity: "fatal"}},
@@ -236,6 +243,18 @@ func TestEventFollowsTheRowOfItsXid(t *testing.T) {
 	s.driver(1, "a")
 	s.event(10, gpuA, nvml.Event{Type: nvml.EventDoubleBitECC})
 	s.says()
+
+	s = newScript(t)
+	s.driver(1, "a")
+	s.event(10, gpuA, nvml.Event{Type: nvml.EventDoubleBitECC})
+	s.told = nil
+	s.takes(20, `{"xid": 48, "action": "contact-support"}`)
+	if g, _ := view(s.state).GPU(gpuA); g.Conditions[0].Action != ActContactSupport {
+		t.Errorf("a fault that an event began has the action %s", g.Conditions[0].Action)
+	}
+	s.takes(30, `{"xid": 48, "ignore": true}`)
+	s.says(gpuA + " UncorrectableMemory cleared: policy")
+
 	s = newScript(t)
 	s.takes(0.5, `{"reason": "CorrectedErrors", "effect": "NoSchedule"}`)
 	s.driver(1, "a")
@@ -272,7 +291,7 @@ func TestFloodOfEventsHasARecordASecond(t *testing.T) {
 		}
 	}
 	if kept != 5 {
-		t.Errorf("%s records in five seconds, want 5", strconv.Itoa(kept))
+		t.Errorf("%d records in five seconds, want 5", kept)
 	}
 	other := FromDriver(nvml.Event{Type: nvml.EventDoubleBitECC, PCI: gpuA})
 	if r.swallow(&other, &Entry{}) || !other.saved() {

@@ -164,7 +164,7 @@ func DefaultPolicy() *Policy {
 		{Reason: ContainedMemoryError, Scope: gpu, Class: Hardware, Action: ActRestartApp, Clear: ClearQuiet, Quiet: quietHour, Source: "catalogue: Xid 94 ends one process; 95 or 154 would say more"},
 		{Reason: HardwareWarning, Scope: gpu, Class: Hardware, Action: ActRestartApp, Clear: ClearQuiet, Quiet: quietHour, Source: "catalogue RESTART_APP, category hardware"},
 		{Reason: LinkWarning, Scope: gpu, Class: Link, Action: ActWatch, Clear: ClearQuiet, Quiet: quietHour, Source: "catalogue CHECK_UVM; a non-fatal NVLink report"},
-		{Reason: LinkUnstable, Scope: gpu, Taint: TaintLink, Class: Link, Action: ActWatch, Repeat: Repeat{Count: 3, Within: time.Hour}, Clear: ClearQuiet, Quiet: quietHour, Source: "the driver's own lines about NVLink without an Xid: one comes at many a boot"},
+		{Reason: LinkUnstable, Scope: gpu, Taint: TaintLink, Class: Link, Action: ActWatch, Repeat: Repeat{Count: 3, Within: time.Hour}, Clear: ClearQuiet, Quiet: quietHour, Source: "the driver's own lines about NVLink without an Xid, of which one comes at many a boot; counters of a link that grow, DCGM's hardware limits"},
 		{Reason: DriverWarning, Scope: gpu, Class: Driver, Action: ActRestartApp, Clear: ClearQuiet, Quiet: quietHour, Source: "catalogue RESTART_APP, category driver; UPDATE_SWFW"},
 		{Reason: SuspectedByTenants, Scope: gpu, Class: Hardware, Action: ActCheckHardware, Clear: ClearQuiet, Quiet: 24 * time.Hour, Source: "the same application fault from tenants that have nothing else in common"},
 		{Reason: FabricWarning, Scope: node, Class: Fabric, Action: ActWatch, Clear: ClearQuiet, Quiet: quietHour, Source: "Fabric Manager guide: non-fatal SXid"},

@@ -143,7 +143,7 @@ func (p *Policy) standing(c Condition) Verdict {
 	row := p.Reasons[c.Reason]
 	v := Verdict{Reason: c.Reason, Class: row.Class, Effect: row.Effect, Action: row.Action}
 	fromCode := c.Fact == ""
-	for _, code := range c.Xids {
+	for _, code := range c.codes() {
 		x := p.Xids[code]
 		if x.Reason != c.Reason {
 			continue
@@ -166,11 +166,23 @@ func (p *Policy) ignores(c Condition) bool {
 	if p.Reasons[c.Reason].Ignore || c.Reason == SuspectedByTenants && p.Suspicion.Tenants == 0 {
 		return true
 	}
-	if c.Fact != "" || len(c.Xids) == 0 || c.Cause != fmt.Sprintf("Xid %d", c.Xids[0]) {
+	codes := c.codes()
+	if c.Fact != "" || len(codes) == 0 || c.Cause != fmt.Sprintf("Xid %d", codes[0]) && !strings.HasPrefix(c.Cause, byEvent) {
 		return false
 	}
-	others := slices.ContainsFunc(c.Xids[1:], func(code int) bool { return p.Xids[code].Reason == c.Reason })
-	return p.Xids[c.Xids[0]].Ignore && !others
+	others := slices.ContainsFunc(codes[1:], func(code int) bool { return p.Xids[code].Reason == c.Reason })
+	return p.Xids[codes[0]].Ignore && !others
+}
+
+// codes are the Xids of a fault, and those that the driver events of it stand for.
+func (c *Condition) codes() []int {
+	codes := c.Xids
+	for _, m := range c.Members {
+		if m.Kind == KindDriverEvent && m.Code != 0 {
+			codes = with(codes, m.Code)
+		}
+	}
+	return codes
 }
 
 // Unhides reports whether the policy shows faults of a reason that the one before
