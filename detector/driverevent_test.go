@@ -4,11 +4,13 @@ import (
 	"fmt"
 	"slices"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
 
 	"gpuvet.dev/nvml"
+	"gpuvet.dev/nvml/fake"
 )
 
 // event has NVML tell an event that is no Xid.
@@ -297,4 +299,27 @@ func TestFloodOfEventsHasARecordASecond(t *testing.T) {
 	if r.swallow(&other, &Entry{}) || !other.saved() {
 		t.Error("an event of another type has no record, or is not saved")
 	}
+}
+
+// Through the scripted driver, whose library is one that tells every fault in its
+// structured form too.
+func TestDriverThatTellsEverythingTwiceHasOneFaultEach(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNode(t, 3)
+		n.do(t, 0, fake.Reload{CUDA: "13.4"})
+		after(time.Minute)
+		n.do(t, 0, fake.Event{Type: nvml.EventFatalPoison})
+		n.do(t, 1, fake.ECC{Uncorrected: 1})
+		n.do(t, 2, fake.Event{Type: nvml.EventContainedPoison})
+		after(15 * time.Second)
+		n.is(t, "Unhealthy Unhealthy Degraded")
+		for _, g := range n.Snapshot().GPUs {
+			if len(g.Conditions) != 1 {
+				t.Errorf("%s: conditions %+v", g.PCI, g.Conditions)
+			}
+		}
+		n.do(t, 2, fake.Fabric{State: "in-progress"})
+		after(6 * time.Minute)
+		n.is(t, "Unhealthy Unhealthy Unhealthy")
+	})
 }
