@@ -32,11 +32,11 @@ func name(pci string, i *nvml.Instance) string {
 	return full
 }
 
-// profile is a MIG profile as a part of a label. NVIDIA tells 1g.24gb+me, with the
-// media engines, from 1g.24gb-me, without them.
-func profile(text string) string {
-	return label(strings.NewReplacer("+", "-with-", "-", "-without-").Replace(text))
-}
+// signs tell 1g.24gb+me, with the media engines, from 1g.24gb-me, without them.
+var signs = strings.NewReplacer("+", "-with-", "-", "-without-")
+
+// profile is a MIG profile as a part of a label.
+func profile(text string) string { return label(signs.Replace(text)) }
 
 // label is text in the letters of a DNS label.
 func label(text string) string {
