@@ -39,6 +39,9 @@ func (p *page) daemon(snapshot *detector.Snapshot, sample *nvml.Sample) {
 	if s.Workers != nil {
 		p.workers(s.Workers())
 	}
+	if s.Allocation != nil {
+		p.allocation(s.Allocation(), snapshot.Claims)
+	}
 	for _, o := range s.Outputs {
 		p.output(o.Name, o.Progress())
 	}

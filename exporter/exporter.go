@@ -54,6 +54,8 @@ type Sources struct {
 	NVML func() (closed bool, held error)
 	// Workers tells of the processes that ask NVML; nil: there are none.
 	Workers func() Workers
+	// Allocation tells of the DRA driver; nil: there is none.
+	Allocation func() Allocation
 	// Alive fails when the daemon should be started again.
 	Alive func() error
 	// TookOver is when a standby became the daemon of its node; zero: it did not
@@ -96,12 +98,13 @@ type Exporter struct {
 	started  time.Time
 	registry *prometheus.Registry
 	calls    *calls
+	claims   *claims
 }
 
 // New makes an exporter with a registry of its own. It asks its sources nothing
 // before the first request.
 func New(s Sources) *Exporter {
-	e := &Exporter{sources: s, started: time.Now(), registry: prometheus.NewRegistry(), calls: newCalls()}
+	e := &Exporter{sources: s, started: time.Now(), registry: prometheus.NewRegistry(), calls: newCalls(), claims: newClaims()}
 	e.register(e.registry)
 	return e
 }
@@ -112,6 +115,7 @@ func (e *Exporter) register(r prometheus.Registerer) {
 	r.MustRegister(
 		newCollector(e.sources, e.started),
 		e.calls.durations, e.calls.errors,
+		e.claims.durations, e.claims.errors, e.claims.underWay,
 		collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
 	)

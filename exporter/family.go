@@ -58,6 +58,11 @@ const (
 	workerKills
 	workersStuck
 	driverEventsUp
+	draMode
+	draRegistered
+	draDevices
+	draWrites
+	draClaims
 	outputUp
 	outputSequence
 	outputTime
@@ -292,6 +297,26 @@ var table = [families]row{
 	driverEventsUp: {
 		name: "gpuvet_nvml_events_up",
 		help: "Whether the driver's events are listened to; the kernel log tells most of them too.",
+	},
+	draMode: {
+		name: "gpuvet_dra_mode", labels: []string{"mode"},
+		help: "How sick devices are kept from new work: 1 for the mode in force. attribute: the API server keeps no device taints; withheld: another driver or device plugin gives out the GPUs.",
+	},
+	draRegistered: {
+		name: "gpuvet_dra_registered",
+		help: "Whether the kubelet knows the DRA driver.",
+	},
+	draDevices: {
+		name: "gpuvet_dra_devices", labels: []string{"state"},
+		help: "Devices in the ResourceSlices of this node (published), and those that wait until containers can be given them.",
+	},
+	draWrites: {
+		name: "gpuvet_dra_slice_writes_total", labels: []string{"verb"}, counter: true, ours: true,
+		help: "ResourceSlices written, by verb.",
+	},
+	draClaims: {
+		name: "gpuvet_dra_claims", labels: []string{"state"},
+		help: "Claims that hold devices of this node, prepared or about to be.",
 	},
 	outputUp: {
 		name: "gpuvet_output_up", labels: []string{"output"},

@@ -63,6 +63,9 @@ func healthyNode(n int) *node {
 		KernelLog: kernelLog{records: 1000, spoofed: 1, reading: true},
 		Workers:   func() Workers { return Workers{Started: 3, Died: 1, Killed: 1, Stuck: 1, Events: true} },
 		Kept:      func() detector.Kept { return detector.Kept{Saved: now.Add(-time.Second)} },
+		Allocation: func() Allocation {
+			return Allocation{Mode: "taints", Server: "v1.37.1", Devices: n, Registered: true, Creates: 1, Updates: 2}
+		},
 		Outputs: []Output{{Name: "node", Progress: func() Progress {
 			return Progress{Seq: 41, At: now.Add(-2 * time.Second)}
 		}}},

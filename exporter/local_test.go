@@ -264,6 +264,10 @@ func TestReportTellsEverything(t *testing.T) {
 				map[string]any{"name": "node", "seq": 41.0, "at": time.Now().Add(-2 * time.Second).Format(time.RFC3339)},
 				map[string]any{"name": "dra", "seq": 0.0, "error": "no API server"},
 			},
+			"dra": map[string]any{
+				"mode": "taints", "server": "v1.37.1", "devices": 4.0, "waiting": 0.0, "registered": true,
+				"sliceCreates": 1.0, "sliceUpdates": 2.0, "sliceDeletes": 0.0,
+			},
 		}
 		if diff := cmp.Diff(want, got); diff != "" {
 			t.Errorf("report (-want +got):\n%s", diff)

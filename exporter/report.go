@@ -31,6 +31,8 @@ type Report struct {
 	// Configuration is absent where there is no file to look at.
 	Configuration *ConfigurationReport `json:"configuration,omitempty"`
 	Outputs       []OutputReport       `json:"outputs,omitempty"`
+	// DRA is absent where no devices are offered.
+	DRA *Allocation `json:"dra,omitempty"`
 }
 
 // KernelLogReport tells how reading the kernel log is going. Gaps and losses
@@ -77,6 +79,9 @@ func (e *Exporter) report() Report {
 	}
 	if s.Configuration != nil {
 		r.Configuration = s.Configuration().report()
+	}
+	if s.Allocation != nil {
+		r.DRA = new(s.Allocation())
 	}
 	for _, o := range s.Outputs {
 		p := o.Progress()

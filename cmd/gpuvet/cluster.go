@@ -45,14 +45,16 @@ func (d *daemon) connect(cluster *node.Cluster, conf config, history *trail.Trai
 	}
 	d.output = node.New(node.Options{
 		Nodes: core.Nodes(), Events: core.Events("default"), NodeName: name, Config: conf.Node,
-		Submit: d.detector.Submit, History: news,
+		PodEvents: func(namespace string) node.Events { return core.Events(namespace) },
+		Fenced:    func() bool { return d.allocation != nil && d.allocation.slices.Fences() },
+		Submit:    d.detector.Submit, History: news,
 		Observe: func(call string, took time.Duration, err error) {
 			d.exporter.ObserveCall("kubernetes", call, took, err)
 		},
 		Reconnect: cluster.Reconnect, Log: d.log.Named("node"), DryRun: d.o.dryRun,
 	})
 	d.told = fmt.Sprintf("node %s at %s", name, cluster.Config.Host)
-	return nil
+	return d.allocate(cluster, conf, name)
 }
 
 // records reads what changed from the trail.

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"gpuvet.dev/detector"
+	"gpuvet.dev/dra"
 	"gpuvet.dev/internal/node"
 	"gpuvet.dev/internal/trail"
 )
@@ -28,6 +29,7 @@ type config struct {
 	Kind       string                `json:"kind"`
 	Policy     detector.PolicyConfig `json:"policy,omitzero"`
 	Node       node.Config           `json:"node,omitzero"`
+	DRA        dra.Config            `json:"dra,omitzero"`
 	Trail      trailConfig           `json:"trail,omitzero"`
 
 	policy *detector.Policy // of the section
@@ -63,7 +65,7 @@ func (t trailConfig) options(boot string) trail.Options {
 // loadConfig reads the file strictly. The default file need not exist; one that
 // was named must.
 func loadConfig(path string, named bool) (config, error) {
-	c := config{Node: node.DefaultConfig(), policy: detector.DefaultPolicy()}
+	c := config{Node: node.DefaultConfig(), DRA: dra.DefaultConfig(), policy: detector.DefaultPolicy()}
 	data, err := os.ReadFile(path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist) && !named:
@@ -90,7 +92,7 @@ func loadConfig(path string, named bool) (config, error) {
 	}
 	policy, err := c.Policy.Policy()
 	c.policy = policy
-	faults = append(faults, err, c.Node.Validate())
+	faults = append(faults, err, c.Node.Validate(), c.DRA.Validate())
 	if err := errors.Join(faults...); err != nil {
 		return c, inFile(path, err)
 	}

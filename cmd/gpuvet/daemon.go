@@ -46,11 +46,13 @@ type daemon struct {
 	exporter *exporter.Exporter
 	config   *reloader
 	output   *node.Output // nil: there is no cluster to tell
-	told     string       // which node of which cluster
-	web      net.Listener
-	local    net.Listener
-	noTrail  error // why there is no history
-	closers  []func() error
+	// allocation is nil where the GPUs are offered to nobody.
+	allocation *allocation
+	told       string // which node of which cluster
+	web        net.Listener
+	local      net.Listener
+	noTrail    error // why there is no history
+	closers    []func() error
 
 	// unread is closed when the kernel log cannot be opened: nobody need wait
 	// for what it holds.
@@ -335,11 +337,19 @@ func (d *daemon) export() {
 			return exporter.Progress{Seq: seq, At: at, Err: err}
 		}})
 	}
+	var offered func() exporter.Allocation
+	if d.allocation != nil {
+		offered = d.allocation.told
+		outputs = append(outputs, exporter.Output{Name: "dra", Progress: func() exporter.Progress {
+			seq, at, err := d.allocation.slices.Progress()
+			return exporter.Progress{Seq: seq, At: at, Err: err}
+		}})
+	}
 	d.exporter = exporter.New(exporter.Sources{
 		Version: buildVersion(), Policy: d.detector.Policy, Snapshot: d.detector.Snapshot, Sample: d.sampler.Latest,
 		KernelLog: d.kernel, Kept: d.detector.Kept, Outputs: outputs, AcceptsUserLines: d.o.acceptUserLines,
 		Freshness: nvml.DefaultFreshness, Alive: d.detector.Alive, NVML: d.gpus.valve.Closed, Workers: d.gpus.told(), Scripted: d.gpus.scripted != nil,
-		Configuration: d.config.configuration, TookOver: d.tookOver,
+		Configuration: d.config.configuration, TookOver: d.tookOver, Allocation: offered,
 	})
 }
 
@@ -373,6 +383,9 @@ func (d *daemon) work(ctx context.Context, servers *errgroup.Group, hangups <-ch
 	g.Go(func() error { return d.gpus.play(ctx) })
 	if d.output != nil {
 		g.Go(func() error { return d.output.Run(ctx, d.detector.Watch(ctx)) })
+	}
+	if d.allocation != nil {
+		g.Go(func() error { return d.allocation.run(ctx, d) })
 	}
 	err := g.Wait()
 	kept()

@@ -35,6 +35,7 @@ type runOptions struct {
 	nvmlLibrary          string
 	driverRoot           string
 	stateDir, socket     string
+	kubeletDir, cdiDir   string
 	acceptUserLines      bool
 	logFormat            string
 }
@@ -86,6 +87,8 @@ To try it without a GPU:
 	f.StringVar(&o.driverRoot, "driver-root", "", "root of the driver's files on the node; by default it is looked for where drivers are installed")
 	f.StringVar(&o.kernelLog, "kernel-log", kmsg.DefaultPath, "kernel log device")
 	f.StringVar(&o.stateDir, "state-dir", defaultStateDir(), "folder for what must survive a restart; with --fake-nvml the default ends in -fake")
+	f.StringVar(&o.kubeletDir, "kubelet-dir", "/var/lib/kubelet", "the kubelet's folder, in which it looks for DRA drivers")
+	f.StringVar(&o.cdiDir, "cdi-dir", "/var/run/cdi", "folder for the CDI specs of claims, one that the container runtime looks in")
 	f.StringVar(&o.socket, "socket", defaultSocket(), "local socket for the other commands")
 	f.StringVar(&o.logFormat, "log-format", "auto", "text, json, or auto: text on a terminal")
 	f.BoolVar(&o.acceptUserLines, "accept-user-kernel-lines", false, "take kernel-log lines that a process wrote: for tests with fake GPUs only")
@@ -151,6 +154,9 @@ func (o *runOptions) check() error {
 	}
 	if o.driverRoot != "" && o.fakeNVML != "" {
 		return badInput("--driver-root %s and --fake-nvml %s: expected one of them", o.driverRoot, o.fakeNVML)
+	}
+	if err := o.checkKubelet(); err != nil {
+		return err
 	}
 	if o.standalone && o.kubeconfig != "" {
 		return badInput("--standalone and --kubeconfig %s: expected one of them", o.kubeconfig)

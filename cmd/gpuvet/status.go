@@ -82,6 +82,26 @@ func closing(r *exporter.NVMLReport) string {
 	return "NVML is not closed yet: " + holder(*r)
 }
 
+// offered says what keeps GPUs from being offered, or sick ones from being fenced.
+func offered(a *exporter.Allocation) []string {
+	var all []string
+	switch a.Mode {
+	case "starting":
+		all = append(all, "dra: nothing is known of the API server yet, and no slices are published")
+	case "attribute":
+		all = append(all, "dra: sick devices have no taints: "+a.Cause)
+	case "withheld":
+		all = append(all, "dra: nothing is published: "+a.Cause)
+	}
+	if a.Waiting > 0 {
+		all = append(all, fmt.Sprintf("dra: %d devices wait to be published: no container could be given them", a.Waiting))
+	}
+	if !a.Registered {
+		all = append(all, "dra: no claim can be prepared: "+a.Unregistered)
+	}
+	return all
+}
+
 // notes says what is not as it should be.
 func notes(r *exporter.Report) []string {
 	var all []string
@@ -142,6 +162,9 @@ func notes(r *exporter.Report) []string {
 		if len(c.NeedsRestart) > 0 {
 			note("configuration: needs a restart: %s", strings.Join(c.NeedsRestart, ", "))
 		}
+	}
+	if a := r.DRA; a != nil {
+		all = append(all, offered(a)...)
 	}
 	for _, o := range r.Outputs {
 		if o.Error != "" {

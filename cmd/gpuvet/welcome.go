@@ -8,6 +8,8 @@ import (
 
 	"go.uber.org/zap"
 	"sigs.k8s.io/yaml"
+
+	"gpuvet.dev/dra/pool"
 )
 
 // welcome says what runs and where to look: to people as they would type it,
@@ -22,6 +24,8 @@ func (d *daemon) welcome(w io.Writer) {
 		told = "nobody: no --kubeconfig, and not in a pod"
 	case d.o.dryRun:
 		told += ", in a dry run: nothing is written"
+	case d.allocation != nil:
+		told += ", GPUs offered as " + pool.DriverName
 	}
 	gpus := "of this node"
 	if d.gpus.scripted != nil {
