@@ -87,9 +87,11 @@ func (f *folding) claim() {
 		}
 	case KindClaimReleased:
 		if known {
-			released := ReleasedClaim{UID: c.UID, Boot: f.event.Boot, Mono: f.event.Mono, Pods: f.next.Claims[i].Pods}
-			f.next.Released = append(slices.Clip(f.next.Released), released)
-			f.next.Released = f.next.Released[max(0, len(f.next.Released)-maxReleased):]
+			if f.event.Fields["undone"] != "true" { // else the same call may come again
+				released := ReleasedClaim{UID: c.UID, Boot: f.event.Boot, Mono: f.event.Mono, Pods: f.next.Claims[i].Pods}
+				f.next.Released = append(slices.Clip(f.next.Released), released)
+				f.next.Released = f.next.Released[max(0, len(f.next.Released)-maxReleased):]
+			}
 			f.next.Claims = slices.Delete(slices.Clone(f.next.Claims), i, i+1)
 		}
 	case KindClaimRefused:

@@ -131,6 +131,19 @@ func TestLateCallIsToldFromTheNextPod(t *testing.T) {
 	}
 }
 
+func TestPreparingThatFailedMayBeTriedAgain(t *testing.T) {
+	l := newLedger(t)
+	c := claimOf("a", "first", wholeGPU(slot))
+	l.claim(KindClaimIntended, c)
+	s := l.fold(Event{Source: SourceDRA, Kind: KindClaimReleased, Claim: c, Fields: map[string]string{"undone": "true"}})
+	if _, held := s.Claim("a"); held || len(s.Released) != 0 {
+		t.Errorf("held %v, remembered as released: %v", held, s.Released)
+	}
+	if _, taken := l.claim(KindClaimIntended, c).Claim("a"); !taken {
+		t.Errorf("the same pod's next try was not taken: %v", view(l.state).Against(c))
+	}
+}
+
 func TestRefusalLastsAsLongAsTheFault(t *testing.T) {
 	l := newLedger(t)
 	refused := Event{

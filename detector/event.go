@@ -156,8 +156,8 @@ const (
 const (
 	KindClaimIntended Kind = "ClaimIntended" // its devices are about to be prepared
 	KindClaimPrepared Kind = "ClaimPrepared"
-	KindClaimReleased Kind = "ClaimReleased"
-	KindClaimRefused  Kind = "ClaimRefused" // a device of it is not fit; GPU; Fields: device, reason, action
+	KindClaimReleased Kind = "ClaimReleased" // Fields: undone, true: preparing has failed, and nobody had it
+	KindClaimRefused  Kind = "ClaimRefused"  // a device of it is not fit; GPU; Fields: device, reason, action
 )
 
 // saved reports whether the event must be on disk before the one who submits
