@@ -9,7 +9,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	systemd "github.com/coreos/go-systemd/v22/daemon"
 	"go.uber.org/zap"
 	"golang.org/x/sync/errgroup"
 
@@ -62,7 +61,7 @@ func (d *daemon) standBy(ctx context.Context, servers *errgroup.Group, first *st
 	case err != nil:
 		return nil, fmt.Errorf("--state-dir: %w", err)
 	case dir == nil:
-		send(d.log, systemd.SdNotifyStopping)
+		sendStopping(ctx, d.log)
 		return nil, nil
 	}
 	d.tookOver = time.Now()
