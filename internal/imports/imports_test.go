@@ -90,7 +90,7 @@ var layers = []layer{
 	{"internal/node", outputImports, output},
 	{"internal/workload", outputImports, output},
 	{"internal/events", outputImports, output},
-	{"cmd", slices.Concat(leaves, []string{"detector", "exporter", "dra", "dra/pool", "internal/node", "internal/workload", "internal/events", "nvml/fake", "nvml/fakelib", "nvml/client", "nvml/driverroot", "deploy/dra"}), "only packages are wired here"},
+	{"cmd", slices.Concat(leaves, []string{"detector", "exporter", "dra", "dra/pool", "dra/publish", "dra/cdi", "internal/node", "internal/workload", "internal/events", "nvml/fake", "nvml/fakelib", "nvml/client", "nvml/driverroot", "deploy/dra"}), "only packages are wired here"},
 	{"cmd/gpuvet-nvml", []string{"nvml", "nvml/wire", "nvml/worker"}, "the worker is small, because it may hang and be left"},
 	{"deploy/image", nil, "it packs what was built"},
 	{"deploy/dra", nil, "it embeds what ships"},
@@ -103,7 +103,7 @@ const (
 )
 
 // doubles are packages that tests may import besides.
-var doubles = []string{"nvml/fake", "nvml/fakelib", "nvml/fakelib/compile", "nvml/nvmltest"}
+var doubles = []string{"dra/kubelettest", "nvml/fake", "nvml/fakelib", "nvml/fakelib/compile", "nvml/nvmltest"}
 
 func TestImportsFollowTheArchitecture(t *testing.T) {
 	root := filepath.Join("..", "..")
