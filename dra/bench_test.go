@@ -1,0 +1,63 @@
+package dra
+
+import (
+	"os"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"gpuvet.dev/dra/kubelettest"
+)
+
+// BenchmarkPrepare prepares eight claims at once and gives them back, over the
+// sockets and on the disk; the claims are read from memory. The p99s are of one call.
+func BenchmarkPrepare(b *testing.B) {
+	w := newWorld(b)
+	w.gpus = 8
+	// Specs lie in memory on a node too.
+	memory, err := os.MkdirTemp("/dev/shm", "dra") //nolint:usetesting // b.TempDir lies on the disk
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer os.RemoveAll(memory)
+	if err := os.Symlink(memory, w.path("cdi")); err != nil {
+		b.Fatal(err)
+	}
+	w.start()
+	kubelet := w.kubelet(nil)
+	var mu sync.Mutex // guards the times
+	var preparing, releasing []time.Duration
+	timed := func(times *[]time.Duration, call func() error) {
+		began := time.Now()
+		if err := call(); err != nil {
+			b.Error(err)
+		}
+		took := time.Since(began)
+		mu.Lock()
+		defer mu.Unlock()
+		*times = append(*times, took)
+	}
+	for round := 0; b.Loop(); round++ {
+		b.StopTimer()
+		var claims []kubelettest.Claim
+		for n := range w.gpus { // each time for another pod
+			claims = append(claims, w.allocate(device(n), time.Duration(round).String(), nil, n))
+		}
+		b.StartTimer()
+		var wg sync.WaitGroup
+		for _, c := range claims {
+			wg.Go(func() {
+				timed(&preparing, func() error { _, err := kubelet.Prepare(b.Context(), c); return err })
+				timed(&releasing, func() error { return kubelet.Unprepare(b.Context(), c) })
+			})
+		}
+		wg.Wait()
+	}
+	p99 := func(times []time.Duration) float64 {
+		slices.Sort(times)
+		return float64(times[len(times)*99/100].Microseconds()) / 1000
+	}
+	b.ReportMetric(p99(preparing), "prepare-p99-ms")
+	b.ReportMetric(p99(releasing), "unprepare-p99-ms")
+}

@@ -1,0 +1,194 @@
+package dra
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"go.uber.org/zap"
+	resourceapi "k8s.io/api/resource/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"gpuvet.dev/detector"
+	"gpuvet.dev/dra/pool"
+)
+
+const (
+	// sweepEvery is how often it is asked whether the claims that are held still exist.
+	sweepEvery = 10 * time.Minute
+	// sweepGrace is how long after a claim was found gone, or after a sweep that
+	// somebody could not wait for, the next one comes. A pod that is deleted by force
+	// has lost its claim before its containers have ended; the kubelet ends both.
+	sweepGrace = time.Minute
+	// sweepRead is how long the API server has for one claim.
+	sweepRead = 10 * time.Second
+)
+
+// restore has the CDI specs be those of the claims that are prepared. They may be
+// gone if somebody emptied the folder, and too many after a crash.
+func (p *Plugin) restore(ctx context.Context) {
+	s := p.o.Detector.Snapshot()
+	for _, c := range s.Claims {
+		if !prepared(c, s) {
+			continue
+		}
+		if _, err := p.o.Specs.Write(c.UID, p.spec(c, s)); err != nil {
+			p.o.Log.Warn("CDI spec of a claim that is prepared cannot be restored", zap.String("claim", c.Namespace+"/"+c.Name), zap.String("uid", c.UID), zap.Error(err))
+		}
+	}
+	p.removeStrays(ctx)
+}
+
+// sweeps looks from time to time for what the kubelet will never give back.
+func (p *Plugin) sweeps(ctx context.Context) {
+	var gone map[string]bool
+	for ctx.Err() == nil {
+		gone = p.sweep(ctx, gone)
+		p.removeStrays(ctx)
+		wait := sweepEvery
+		if len(gone) > 0 {
+			wait = sweepGrace
+		}
+		p.rest(ctx, wait)
+	}
+}
+
+// rest waits for the next sweep: the whole time, or the grace if it is wanted soon.
+func (p *Plugin) rest(ctx context.Context, wait time.Duration) {
+	select {
+	case <-ctx.Done():
+		return
+	case <-time.After(sweepGrace):
+	}
+	select {
+	case <-ctx.Done():
+	case <-time.After(wait - sweepGrace):
+	case <-p.soon:
+	}
+}
+
+// sweepSoon asks for a sweep before its time.
+func (p *Plugin) sweepSoon() {
+	select {
+	case p.soon <- struct{}{}:
+	default:
+	}
+}
+
+// sweep gives back the claims that were gone at the sweep before and are gone still,
+// and lists those that are gone now for the first time. Of a claim that the API server
+// says nothing about nothing changes.
+func (p *Plugin) sweep(ctx context.Context, before map[string]bool) map[string]bool {
+	gone := map[string]bool{}
+	for _, c := range p.o.Detector.Snapshot().Claims {
+		is, err := p.gone(ctx, c)
+		switch {
+		case ctx.Err() != nil:
+			return gone
+		case err != nil:
+			p.o.Log.Debug("claim cannot be read", zap.String("uid", c.UID), zap.Error(err))
+			if before[c.UID] {
+				gone[c.UID] = true
+			}
+		case is && before[c.UID]:
+			p.giveBack(ctx, c)
+		case is:
+			gone[c.UID] = true
+		}
+	}
+	return gone
+}
+
+// gone reports whether a claim does not exist any more, or is another, or has other
+// devices than those that are held for it.
+func (p *Plugin) gone(ctx context.Context, c *detector.Claim) (bool, error) {
+	ctx, cancel := context.WithTimeout(ctx, sweepRead)
+	defer cancel()
+	there, err := p.o.Kube.ResourceV1().ResourceClaims(c.Namespace).Get(ctx, c.Name, metav1.GetOptions{})
+	switch {
+	case apierrors.IsNotFound(err):
+		return true, nil
+	case err != nil:
+		return false, err
+	case string(there.UID) != c.UID || there.Status.Allocation == nil:
+		return true, nil
+	}
+	results := there.Status.Allocation.Devices.Results
+	return !slices.ContainsFunc(c.Devices, func(d detector.ClaimDevice) bool {
+		return slices.ContainsFunc(results, func(r resourceapi.DeviceRequestAllocationResult) bool {
+			return r.Driver == pool.DriverName && r.Pool == p.o.Node && r.Device == d.Name
+		})
+	}), nil
+}
+
+// giveBack gives back a claim that is gone, unless somebody has begun to work on it.
+func (p *Plugin) giveBack(ctx context.Context, c *detector.Claim) {
+	unlock, err := p.claim(ctx, c.UID)
+	if err != nil {
+		return
+	}
+	defer unlock()
+	if now, held := p.o.Detector.Snapshot().Claim(c.UID); !held || now != c {
+		return
+	}
+	end := p.o.Begin(OperationSweep)
+	defer end(nil)
+	p.o.Log.Warn("claim is gone and was not given back", zap.String("claim", c.Namespace+"/"+c.Name), zap.String("uid", c.UID))
+	p.release(ctx, c)
+}
+
+// removeStrays removes what stands in files for claims that are not prepared.
+func (p *Plugin) removeStrays(ctx context.Context) {
+	claims, err := p.o.Specs.List()
+	if err != nil {
+		p.o.Log.Warn("CDI specs without a claim stay", zap.Error(err))
+	}
+	for _, uid := range claims {
+		p.ifNotPrepared(ctx, uid, func() { p.removeSpec(uid) })
+	}
+	p.removeMetadata(ctx)
+}
+
+// ifNotPrepared does something about a claim that is not prepared and that nobody
+// works on.
+func (p *Plugin) ifNotPrepared(ctx context.Context, uid string, do func()) {
+	unlock, err := p.claim(ctx, uid)
+	if err != nil {
+		return
+	}
+	defer unlock()
+	s := p.o.Detector.Snapshot()
+	if c, held := s.Claim(uid); !held || !prepared(c, s) {
+		do()
+	}
+}
+
+// removeMetadata removes the device metadata (KEP-5304) of claims that are not held:
+// package kubeletplugin removes it when the kubelet gives a claim back, and not when
+// that happens otherwise. Its names are kubeletplugin's.
+func (p *Plugin) removeMetadata(ctx context.Context) {
+	prefix := pool.DriverName + "_metadata_"
+	specs, _ := filepath.Glob(filepath.Join(p.o.CDIDir, prefix+"*_*.json"))
+	for _, spec := range specs {
+		uid, _, _ := strings.Cut(strings.TrimPrefix(filepath.Base(spec), prefix), "_")
+		p.ifNotPrepared(ctx, uid, func() { p.removeFile(spec) })
+	}
+	folder := filepath.Join(p.o.KubeletDir, "plugins", pool.DriverName, "dra-device-metadata")
+	entries, _ := os.ReadDir(folder) // there is none before the first claim
+	for _, e := range entries {
+		held := slices.ContainsFunc(p.o.Detector.Snapshot().Claims, func(c *detector.Claim) bool { return c.Namespace+"_"+c.Name == e.Name() })
+		if !held {
+			p.removeFile(filepath.Join(folder, e.Name()))
+		}
+	}
+}
+
+func (p *Plugin) removeFile(path string) {
+	if err := os.RemoveAll(path); err != nil {
+		p.o.Log.Warn("device metadata of a claim that is gone stays", zap.String("path", path), zap.Error(err))
+	}
+}
