@@ -14,6 +14,7 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"gpuvet.dev/detector"
+	"gpuvet.dev/dra"
 	"gpuvet.dev/internal/node"
 )
 
@@ -152,6 +153,8 @@ func expected(t reflect.Type) string {
 		return "a duration such as 5m"
 	case reflect.TypeFor[node.TaintMode]():
 		return "auto, always or never"
+	case reflect.TypeFor[dra.Enabled]():
+		return "auto, true or false"
 	case reflect.TypeFor[node.Threshold]():
 		return "all or a number from 1"
 	case reflect.TypeFor[duration]():

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	"gpuvet.dev/dra"
 	"gpuvet.dev/internal/state"
 )
 
@@ -144,6 +145,11 @@ func TestBadConfigIsNamedByFileKeyAndValue(t *testing.T) {
 		"duration is word":   {configHead + "node: {heartbeat: five}\n", []string{`node.heartbeat: "five": expected a duration such as 5m`}},
 		"too short":          {configHead + "node: {heartbeat: 1s}\n", []string{"node.heartbeat", "1s", "expected 10s to 1h0m0s"}},
 		"threshold":          {configHead + "node: {taintWhenUnhealthy: 0}\n", []string{"node.taintWhenUnhealthy: 0: expected all or a number from 1"}},
+		"driver on or off":   {configHead + "dra: {enabled: maybe}\n", []string{`dra.enabled: "maybe": expected auto, true or false`}},
+		"CDI mode":           {configHead + "dra: {cdi: nvcdi}\n", []string{`dra.cdi is "nvcdi", expected delegate, minimal or none`}},
+		"CDI kind":           {configHead + "dra: {cdiKind: gpu}\n", []string{`dra.cdiKind is "gpu", expected VENDOR/CLASS`}},
+		"level of the check": {configHead + "dra: {preflight: quick}\n", []string{`dra.preflight is "quick", expected state or none`}},
+		"driver's key":       {configHead + "dra: {preFlight: none}\n", []string{"dra.preFlight: unknown key", "expected cdi, cdiKind, enabled or preflight"}},
 		"retention number":   {configHead + "trail: {retention: 720}\n", []string{"trail.retention: 720: expected a duration"}},
 		"retention negative": {configHead + "trail: {retention: -1h}\n", []string{`trail.retention: "-1h"`, "more than zero"}},
 		"size unit":          {configHead + "trail: {maxBytes: 256MB}\n", []string{`trail.maxBytes: "256MB": expected a number of bytes such as 256Mi`}},
@@ -167,6 +173,7 @@ node:
   taint: never
   taintWhenUnhealthy: 3
   heartbeat: 1m
+dra: {enabled: true, cdi: minimal, cdiKind: management.nvidia.com/gpu, preflight: none}
 trail: {retention: 24h, maxBytes: 64Mi}
 `)
 	c, err := loadConfig(path, true)
@@ -176,17 +183,20 @@ trail: {retention: 24h, maxBytes: 64Mi}
 	if c.Node.Taint != "never" || c.Node.TaintWhenUnhealthy != 3 || c.Node.Heartbeat.Minutes() != 1 {
 		t.Errorf("node is %+v", c.Node)
 	}
+	if want := (dra.Config{Enabled: dra.EnabledTrue, CDI: "minimal", CDIKind: "management.nvidia.com/gpu", Preflight: "none"}); c.DRA != want {
+		t.Errorf("dra is %+v", c.DRA)
+	}
 	if o := c.Trail.options("b"); o.MaxBytes != 64<<20 || o.Retention.Hours() != 24 || o.Boot != "b" {
 		t.Errorf("trail is %+v", o)
 	}
 }
 
 func TestEmptySectionKeepsTheDefaults(t *testing.T) {
-	c, err := loadConfig(file(t, "gpuvet.yaml", configHead+"node:\n  # taint: never\ntrail: {retention: }\n"), true)
+	c, err := loadConfig(file(t, "gpuvet.yaml", configHead+"node:\n  # taint: never\ndra: {enabled: }\ntrail: {retention: }\n"), true)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if c.Node.Taint != "auto" || c.Node.Heartbeat.Minutes() != 5 || c.Trail.Retention != 0 {
+	if c.Node.Taint != "auto" || c.Node.Heartbeat.Minutes() != 5 || c.Trail.Retention != 0 || c.DRA != dra.DefaultConfig() {
 		t.Errorf("config is %+v", c)
 	}
 }
