@@ -55,8 +55,8 @@ type Entry struct {
 	Event       *Event       `json:"event,omitempty"`
 	Transitions []Transition `json:"transitions,omitempty"`
 	// Repeats counts the events like this one that have no record: the same
-	// Xid of the same GPU, within a second of the record before, changing
-	// nothing. Whoever can raise Xids at will must not flush the history.
+	// Xid of the same GPU, since the record before and within a second of it,
+	// changing nothing. Whoever can raise Xids at will must not flush the history.
 	Repeats uint64 `json:"repeats,omitempty"`
 }
 
@@ -197,21 +197,23 @@ func (k *keeper) run(ctx context.Context) {
 	for {
 		select {
 		case <-ctx.Done():
+			k.settle()
 			k.history()
 			k.save()
 			return
 		case <-k.work:
 			k.history()
+			if due == nil {
+				due = time.After(lazySave)
+			}
 			if !k.urgent() {
-				if due == nil {
-					due = time.After(lazySave)
-				}
 				continue
 			}
 		case <-due:
+			due = nil
+			k.settle()
 		case <-quiet.C:
 		}
-		due = nil
 		k.history()
 		if !k.save() {
 			due = time.After(retrySave)
@@ -223,6 +225,13 @@ func (k *keeper) urgent() bool {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	return k.wanted > max(k.done, k.failed)
+}
+
+// settle has the repeats recorded that nothing came after.
+func (k *keeper) settle() {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.backlog = append(k.backlog, k.repeats.settle(k.state.Mono)...)
 }
 
 // history appends what waits to the trail.

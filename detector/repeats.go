@@ -1,21 +1,25 @@
 package detector
 
 import (
+	"cmp"
+	"fmt"
 	"slices"
 	"time"
 )
 
-// repeatSpan is how often an Xid or driver event that is repeated has a record.
+// repeatSpan is how often what is repeated has a record.
 const repeatSpan = time.Second
 
 // repeats finds the events that only say again what has just been recorded:
-// whoever can raise Xids at will must not flush the history with them.
+// whoever can raise Xids at will must not flush the history with them, nor a
+// PCIe link that reports its errors by the thousand.
 type repeats map[repeatKey]*repeat
 
 type repeatKey struct {
+	kind     Kind
 	pci      string
 	code     int
-	event    string // type and code of a driver event
+	event    string // type and code of a driver event, severity of an error of a bus or link
 	instance string // of a MIG device
 	tenant   string
 }
@@ -27,6 +31,7 @@ const maxRepeats = 4096
 type repeat struct {
 	at    time.Duration // since boot
 	count uint64
+	last  *Event // the newest of those
 }
 
 // awaited reports whether an event, from one state to the next, was one of the
@@ -54,29 +59,74 @@ func (r repeats) swallow(e *Event, entry *Entry) bool {
 	if e == nil || len(entry.Transitions) > 0 {
 		return false
 	}
-	key := repeatKey{pci: e.GPU.PCI, instance: e.GPU.instance(), tenant: e.Holder.tenant()}
-	switch {
-	case e.Kind == KindXid && e.Xid != nil:
-		key.code = e.Xid.Code
-	case e.Kind == KindDriverEvent:
-		key.event = e.Fields["type"] + "/" + e.Fields["code"]
-	default:
+	key, repeatable := keyOf(e)
+	if !repeatable {
 		return false
 	}
 	last, ok := r[key]
 	switch {
 	case !ok:
-		if len(r) >= maxRepeats {
-			clear(r)
+		if len(r) < maxRepeats {
+			r[key] = &repeat{at: e.Mono}
 		}
-		r[key] = &repeat{at: e.Mono}
 		return false
 	case (e.Mono - last.at).Abs() < repeatSpan:
-		last.count++
+		last.count, last.last = last.count+1, e
 		return true
 	default:
 		entry.Repeats = last.count
 		*last = repeat{at: e.Mono}
 		return false
 	}
+}
+
+// keyOf is what events have in common that repeat each other, if any may.
+func keyOf(e *Event) (repeatKey, bool) {
+	key := repeatKey{kind: e.Kind, pci: e.GPU.PCI, instance: e.GPU.instance(), tenant: e.Holder.tenant()}
+	switch {
+	case e.Kind == KindXid && e.Xid != nil:
+		key.code = e.Xid.Code
+	case e.Kind == KindSXid && e.SXid != nil:
+		key.code, key.event = e.SXid.Code, e.SXid.Switch
+	case e.Kind == KindDriverEvent:
+		key.event = e.Fields["type"] + "/" + e.Fields["code"]
+	case e.Source == SourceKernelLog && (e.Kind == KindPCIe || e.Kind == KindLink):
+		key.event = e.Fields["severity"]
+	default:
+		return repeatKey{}, false
+	}
+	return key, true
+}
+
+// settle gives the records of those that none stands for yet, in the order of their
+// numbers: a record is of the newest, and counts those before it. What was silent
+// for as long as a record lasts, up to now, is forgotten.
+func (r repeats) settle(now time.Duration) []trailEntry {
+	var owed []*repeat
+	for key, last := range r {
+		switch {
+		case last.count > 0:
+			owed = append(owed, last)
+		case now-last.at >= repeatSpan:
+			delete(r, key)
+		}
+	}
+	slices.SortFunc(owed, func(a, b *repeat) int {
+		x, m, _ := number(a.last.ID)
+		y, n, _ := number(b.last.ID)
+		return cmp.Or(cmp.Compare(x, y), cmp.Compare(m, n))
+	})
+	entries := make([]trailEntry, 0, len(owed))
+	for _, o := range owed {
+		e := *o.last
+		// Others of its source may be in the trail with higher numbers, and the
+		// trail would take it for one that it has.
+		series, n, _ := number(e.ID)
+		e.ID = fmt.Sprintf("%s-repeats/%d", series, n)
+		entries = append(entries, trailEntry{
+			id: e.ID, kind: string(e.Kind), at: e.Time, entry: Entry{Event: &e, Repeats: o.count - 1},
+		})
+		*o = repeat{at: e.Mono}
+	}
+	return entries
 }
