@@ -1,10 +1,10 @@
 package pool
 
 import (
-	"context"
 	"fmt"
 	"os"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -48,23 +48,59 @@ func shippedClasses(t *testing.T) classes {
 		ObjectMeta: metav1.ObjectMeta{Name: allClass},
 		Spec:       resourceapi.DeviceClassSpec{Selectors: selectors(`device.driver == 'gpu.gpuvet.dev'`)},
 	}}
-	files, err := filepath.Glob("../../deploy/dra/*.yaml")
+	for _, class := range shipped[resourceapi.DeviceClass](t, "classes.yaml") {
+		all[class.Name] = class
+	}
+	return all
+}
+
+// shipped are the objects of one kind in a file of deploy/dra.
+func shipped[T any](t *testing.T, name string) []*T {
+	t.Helper()
+	data, err := os.ReadFile(filepath.Join("../../deploy/dra", name))
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, file := range files {
-		data, err := os.ReadFile(file)
-		if err != nil {
-			t.Fatal(err)
+	kind := reflect.TypeFor[T]().Name()
+	var all []*T
+	for document := range strings.SplitSeq(string(data), "\n---\n") {
+		var meta metav1.TypeMeta
+		if err := yaml.Unmarshal([]byte(document), &meta); err != nil {
+			t.Fatalf("%s: %v", name, err)
 		}
-		for _, document := range strings.Split(string(data), "\n---\n") {
-			var class resourceapi.DeviceClass
-			if err := yaml.Unmarshal([]byte(document), &class); err == nil && class.Kind == "DeviceClass" {
-				all[class.Name] = &class
-			}
+		if meta.Kind != kind {
+			continue
 		}
+		object := new(T)
+		if err := yaml.UnmarshalStrict([]byte(document), object); err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		all = append(all, object)
+	}
+	if len(all) == 0 {
+		t.Fatalf("%s has no %s", name, kind)
 	}
 	return all
+}
+
+// shippedClaim is the claim of a template in a file, with what the API server fills in.
+func shippedClaim(t *testing.T, file, name string) resourceapi.DeviceClaim {
+	t.Helper()
+	for _, template := range shipped[resourceapi.ResourceClaimTemplate](t, filepath.Join("claims", file)) {
+		if template.Name != name {
+			continue
+		}
+		claim := template.Spec.Spec.Devices
+		for _, r := range claim.Requests {
+			if r.Exactly.AllocationMode == "" {
+				r.Exactly.AllocationMode = resourceapi.DeviceAllocationModeExactCount
+				r.Exactly.Count = max(r.Exactly.Count, 1)
+			}
+		}
+		return claim
+	}
+	t.Fatalf("%s has no template %s", file, name)
+	return resourceapi.DeviceClaim{}
 }
 
 func selectors(expressions ...string) []resourceapi.DeviceSelector {
@@ -109,32 +145,47 @@ type cluster struct {
 	taints  bool     // the feature gate DRADeviceTaints
 }
 
+// claim asks for devices that have an attribute in common, if one is named.
+func claim(constraint string, requests ...resourceapi.DeviceRequest) resourceapi.DeviceClaim {
+	asked := resourceapi.DeviceClaim{Requests: requests}
+	for i := range requests {
+		requests[i].Name = fmt.Sprintf("gpu-%d", i)
+	}
+	if constraint != "" {
+		asked.Constraints = []resourceapi.DeviceConstraint{{MatchAttribute: new(resourceapi.FullyQualifiedName(constraint))}}
+	}
+	return asked
+}
+
 // allocate is what the scheduler gives to a claim: names of devices, in its order; nil
 // if the claim has to wait.
-func (c cluster) allocate(t *testing.T, constraint string, requests ...resourceapi.DeviceRequest) ([]string, error) {
+func (c cluster) allocate(t *testing.T, asked resourceapi.DeviceClaim) []string {
 	t.Helper()
-	ctx := t.Context()
 	taken := sets.New[structured.DeviceID]()
 	for _, name := range c.taken {
 		taken.Insert(structured.MakeDeviceID(DriverName, "node-a", name))
 	}
 	features := structured.Features{AdminAccess: true, PrioritizedList: true, DeviceTaints: c.taints}
-	allocator, err := structured.NewAllocator(ctx, features, structured.AllocatedState{AllocatedDevices: taken},
+	allocator, err := structured.NewAllocator(t.Context(), features, structured.AllocatedState{AllocatedDevices: taken},
 		c.classes, c.slices(), cel.NewCache(20, cel.Features{}))
 	if err != nil {
 		t.Fatal(err)
 	}
-	for i := range requests {
-		requests[i].Name = fmt.Sprintf("gpu-%d", i)
-	}
-	claim := &resourceapi.ResourceClaim{
+	results, err := allocator.Allocate(t.Context(), &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "node-a"}}, []*resourceapi.ResourceClaim{{
 		ObjectMeta: metav1.ObjectMeta{Name: "claim", Namespace: "team-a", UID: "1"},
-		Spec:       resourceapi.ResourceClaimSpec{Devices: resourceapi.DeviceClaim{Requests: requests}},
+		Spec:       resourceapi.ResourceClaimSpec{Devices: asked},
+	}})
+	if err != nil {
+		t.Fatal(err)
 	}
-	if constraint != "" {
-		claim.Spec.Devices.Constraints = []resourceapi.DeviceConstraint{{MatchAttribute: new(resourceapi.FullyQualifiedName(constraint))}}
+	if results == nil {
+		return nil
 	}
-	return c.results(ctx, allocator, claim)
+	given := []string{}
+	for _, r := range results[0].Devices.Results {
+		given = append(given, r.Device)
+	}
+	return given
 }
 
 func (c cluster) slices() []*resourceapi.ResourceSlice {
@@ -150,19 +201,6 @@ func (c cluster) slices() []*resourceapi.ResourceSlice {
 		})
 	}
 	return all
-}
-
-func (c cluster) results(ctx context.Context, a structured.Allocator, claim *resourceapi.ResourceClaim) ([]string, error) {
-	node := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "node-a"}}
-	results, err := a.Allocate(ctx, node, []*resourceapi.ResourceClaim{claim})
-	if err != nil || results == nil {
-		return nil, err
-	}
-	given := []string{}
-	for _, r := range results[0].Devices.Results {
-		given = append(given, r.Device)
-	}
-	return given, nil
 }
 
 // a node of eight H100: two below each root, four at each NUMA node.
@@ -228,10 +266,7 @@ func TestTheSchedulerGivesWhatIsSelected(t *testing.T) {
 	} {
 		t.Run(r.name, func(t *testing.T) {
 			c.taken = r.taken
-			got, err := c.allocate(t, r.constraint, r.requests...)
-			if err != nil {
-				t.Fatal(err)
-			}
+			got := c.allocate(t, claim(r.constraint, r.requests...))
 			if diff := cmp.Diff(r.want, got); diff != "" {
 				t.Errorf("(-want +got):\n%s", diff)
 			}
@@ -274,10 +309,7 @@ func TestTheSchedulerMindsFaults(t *testing.T) {
 	} {
 		t.Run(r.name, func(t *testing.T) {
 			c.taints = !r.gateOff
-			got, err := c.allocate(t, "", r.request)
-			if err != nil {
-				t.Fatal(err)
-			}
+			got := c.allocate(t, claim("", r.request))
 			if diff := cmp.Diff(r.want, got); diff != "" {
 				t.Errorf("(-want +got):\n%s", diff)
 			}
@@ -313,10 +345,7 @@ func TestTheSchedulerGivesMIGDevices(t *testing.T) {
 		{name: "whole ones", requests: []resourceapi.DeviceRequest{request(allClass, 0, `device.attributes['gpu.nvidia.com'].type == 'gpu'`)}, parents: []int{2}},
 	} {
 		t.Run(r.name, func(t *testing.T) {
-			got, err := c.allocate(t, r.constraint, r.requests...)
-			if err != nil {
-				t.Fatal(err)
-			}
+			got := c.allocate(t, claim(r.constraint, r.requests...))
 			var parents []int
 			for _, name := range got {
 				d := named(t, c.devices, name)
@@ -337,13 +366,63 @@ func TestTheSchedulerGivesByTier(t *testing.T) {
 	}
 	s.GPUs[3].MemoryBytes = 0 // is not told
 	c := cluster{classes: shippedClasses(t), devices: Devices(s, newest), taints: true}
-	for i, tier := range []string{"small", "medium", "large"} {
-		got, err := c.allocate(t, "", request(allClass, 0, fmt.Sprintf(`device.attributes['gpu.gpuvet.dev'].?memoryClass.orValue('') == '%s'`, tier)))
-		if err != nil {
-			t.Fatal(err)
-		}
+	for i, class := range []string{"gpu-small.gpuvet.dev", "gpu-medium.gpuvet.dev", "gpu-large.gpuvet.dev"} {
+		got := c.allocate(t, claim("", request(class, 0)))
 		if diff := cmp.Diff(eight[i:i+1], got); diff != "" {
-			t.Errorf("%s (-want +got):\n%s", tier, diff)
+			t.Errorf("%s (-want +got):\n%s", class, diff)
+		}
+	}
+}
+
+// The classes and claims that ship, on a node of whole GPUs, of which one is lost and
+// one makes its pods leave, and on one of MIG devices, of which one has a fault of its
+// own.
+func TestTheSchedulerServesTheClaimsThatShip(t *testing.T) {
+	gpus := node(t, "h100", 8)
+	strike(gpus, 0, lost)
+	strike(gpus, 5, faultOf(detector.UncorrectableMemory, detector.TaintMemory, detector.NoExecute))
+	parts := cut(t, 2, []string{"1g.10gb", "3g.40gb"}, []string{"1g.10gb", "1g.10gb", "1g.10gb"})
+	sick := parts.GPUs[1].Instances[0]
+	strike(parts, 1, inInstance(faultOf(detector.UncorrectableMemory, detector.TaintMemory, detector.NoSchedule), sick.GPUInstance, sick.ComputeInstance))
+	well := func(s *detector.Snapshot) *detector.Snapshot {
+		again := *s
+		again.GPUs = slices.Clone(s.GPUs)
+		for i := range again.GPUs {
+			again.GPUs[i].Conditions = nil
+		}
+		return &again
+	}
+	partNames := names(Devices(parts, newest))
+
+	for _, r := range []struct {
+		file, claim string
+		s           *detector.Snapshot
+		want        []string
+	}{
+		{"gpu.yaml", "gpu", gpus, eight[1:2]},
+		{"gpu.yaml", "gpu", parts, nil},
+		{"size.yaml", "medium", gpus, eight[1:2]},
+		{"size.yaml", "at-least-70", gpus, eight[1:2]},
+		{"near.yaml", "one-root", gpus, eight[2:4]},
+		{"near.yaml", "one-numa-node", gpus, nil},
+		{"near.yaml", "one-numa-node", well(gpus), eight[:4]},
+		{"training.yaml", "eight", gpus, nil},
+		{"training.yaml", "eight", well(gpus), eight},
+		{"mig.yaml", "mig", parts, partNames[1:2]},
+		{"mig.yaml", "mig-pair", parts, partNames[3:]},
+		{"diagnostics.yaml", "diagnostics", gpus, eight},
+		{"diagnostics.yaml", "diagnostics", parts, partNames},
+	} {
+		asked := shippedClaim(t, r.file, r.claim)
+		for _, taints := range []bool{true, false} {
+			// A server without the gate drops taints; what is healthy is an attribute.
+			c := cluster{classes: shippedClasses(t), devices: Devices(r.s, newest), taints: taints}
+			got := c.allocate(t, asked)
+			slices.Sort(got)
+			want := slices.Sorted(slices.Values(r.want))
+			if diff := cmp.Diff(want, got); diff != "" {
+				t.Errorf("%s %s, taints %t (-want +got):\n%s", r.file, r.claim, taints, diff)
+			}
 		}
 	}
 }
