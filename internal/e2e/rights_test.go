@@ -362,7 +362,7 @@ func TestNodeRightsReadTheNode(t *testing.T) {
 // A policy with an expression that does not fit the type of its object still
 // works until the day it does not.
 func TestNodeRightsPoliciesHaveNoTypeWarnings(t *testing.T) {
-	for _, name := range []string{"gpuvet-node", "gpuvet-node-status", "gpuvet-event", "gpuvet-operator"} {
+	for _, name := range []string{"gpuvet-node", "gpuvet-node-status", "gpuvet-event", "gpuvet-slice", "gpuvet-operator"} {
 		var policy *admissionv1.ValidatingAdmissionPolicy
 		kube.Eventually(t, time.Minute, func() (err error) {
 			policy, err = cluster.Admin().AdmissionregistrationV1().ValidatingAdmissionPolicies().Get(t.Context(), name, metav1.GetOptions{})

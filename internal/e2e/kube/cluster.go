@@ -18,17 +18,21 @@ import (
 // Cluster is a running Kubernetes with one node. Its API server speaks to the
 // whole world: the namespaces that hold it are all there is.
 type Cluster struct {
-	plan       plan
-	authority  *authority
-	admin      *kubernetes.Clientset
-	watcher    *kubernetes.Clientset // the same without a limit to each call
-	processes  []*process            // in the order of their start
-	apiServer  *process              // nil while it is stopped
-	startedAt  time.Time
-	rightsFrom string // folder of the shipped rights
+	plan      plan
+	dir       string // of what it writes
+	plane     controlPlane
+	authority *authority
+	admin     *kubernetes.Clientset
+	watcher   *kubernetes.Clientset // the same without a limit to each call
+	processes []*process            // in the order of their start
+	apiServer *process              // nil while it is stopped
+	startedAt time.Time
+	shipped   string // folder of the manifests that ship
 }
 
-func newCluster(p plan) *Cluster { return &Cluster{plan: p, rightsFrom: "../../deploy/rbac"} }
+func newCluster(p plan) *Cluster {
+	return &Cluster{plan: p, dir: p.State, plane: controlPlane{port: "443"}, shipped: "../../deploy"}
+}
 
 // Admin is a client that may do everything. It survives a stopped API server.
 func (c *Cluster) Admin() kubernetes.Interface { return c.admin }
@@ -36,7 +40,7 @@ func (c *Cluster) Admin() kubernetes.Interface { return c.admin }
 // Folder makes a folder below the state of this run, for what a test wants to
 // find there after a failure.
 func (c *Cluster) Folder(name string) (string, error) {
-	dir := filepath.Join(c.plan.State, name)
+	dir := c.path(name)
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return "", fmt.Errorf("make folder: %w", err)
 	}
@@ -56,7 +60,7 @@ func (c *Cluster) Image() (string, error) { return c.plan.Image.path() }
 func (c *Cluster) Library() (string, error) { return c.plan.Library.path() }
 
 // start brings the cluster up: API server, controllers, node and the shipped
-// rights, and says on stderr how far it is.
+// rights and DeviceClasses, and says on stderr how far it is.
 func (c *Cluster) start(ctx context.Context) error {
 	c.startedAt = time.Now()
 	for _, step := range []struct {
@@ -70,10 +74,10 @@ func (c *Cluster) start(ctx context.Context) error {
 		{"", c.startControllers},
 		{"images imported", c.importImages},
 		{"", c.startKubelet},
-		{"rights applied", c.applyRights},
+		{"rights applied", c.applyShipped},
 		{"controllers at work", c.awaitControllers},
 		{"node ready", c.awaitNode},
-		{"rights in force", c.awaitRights},
+		{"rights in force", func(ctx context.Context) error { return c.awaitRights(ctx, NodeName) }},
 	} {
 		if err := step.do(ctx); err != nil {
 			return err
@@ -192,7 +196,7 @@ func (c *Cluster) await(ctx context.Context, what string, condition func() error
 
 // printTails shows what every component said last.
 func (c *Cluster) printTails(w io.Writer) {
-	logs, err := filepath.Glob(filepath.Join(c.plan.State, "log", "*.log"))
+	logs, err := filepath.Glob(c.path("log/*.log"))
 	if err != nil {
 		return
 	}

@@ -1,6 +1,7 @@
 package kube
 
 import (
+	"cmp"
 	"context"
 	"embed"
 	"fmt"
@@ -8,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"text/template"
 	"time"
 
@@ -23,21 +25,22 @@ const (
 	containerdSocket = "/run/containerd/containerd.sock"
 )
 
+// controlPlane is in what control planes differ.
+type controlPlane struct {
+	port     string   // of the API server
+	prefix   string   // of its keys in etcd; empty: the usual one
+	versions []string // flags of each component: whose version it emulates, and feature gates
+}
+
 //go:embed config
 var config embed.FS
 
 // prepare writes every file that the components read.
 func (c *Cluster) prepare(context.Context) error {
-	for _, folder := range []string{"log", "pki", "cni", "kubeconfig"} {
-		if _, err := c.Folder(folder); err != nil {
-			return err
-		}
-	}
-	var err error
-	if c.authority, err = newAuthority(); err != nil {
+	if err := c.prepareControlPlane(); err != nil {
 		return err
 	}
-	if err := c.authority.writeKeys(c.path("pki")); err != nil {
+	if _, err := c.Folder("cni"); err != nil {
 		return err
 	}
 	templates, err := template.ParseFS(config, "config/*")
@@ -62,6 +65,23 @@ func (c *Cluster) prepare(context.Context) error {
 		if err := file.Close(); err != nil {
 			return fmt.Errorf("write component configuration: %w", err)
 		}
+	}
+	return nil
+}
+
+// prepareControlPlane writes keys, and makes the clients that have them.
+func (c *Cluster) prepareControlPlane() error {
+	for _, folder := range []string{"log", "pki", "kubeconfig"} {
+		if _, err := c.Folder(folder); err != nil {
+			return err
+		}
+	}
+	var err error
+	if c.authority, err = newAuthority(); err != nil {
+		return err
+	}
+	if err := c.authority.writeKeys(c.path("pki")); err != nil {
+		return err
 	}
 	return c.connectAdmin()
 }
@@ -104,24 +124,25 @@ func (c *Cluster) startEtcd(context.Context) error {
 }
 
 func (c *Cluster) startAPIServer(ctx context.Context) error {
-	server, err := c.run("kube-apiserver", nil,
-		"--etcd-servers="+etcdURL,
-		"--bind-address="+serviceAddress, "--advertise-address="+serviceAddress, "--secure-port=443",
-		"--tls-cert-file="+c.path("pki/server.crt"), "--tls-private-key-file="+c.path("pki/server.key"),
-		"--client-ca-file="+c.path("pki/ca.crt"), "--cert-dir="+c.path("pki"),
+	args := []string{
+		"--etcd-servers=" + etcdURL, "--etcd-prefix=" + cmp.Or(c.plane.prefix, "/registry"),
+		"--bind-address=" + serviceAddress, "--advertise-address=" + serviceAddress, "--secure-port=" + c.plane.port,
+		"--tls-cert-file=" + c.path("pki/server.crt"), "--tls-private-key-file=" + c.path("pki/server.key"),
+		"--client-ca-file=" + c.path("pki/ca.crt"), "--cert-dir=" + c.path("pki"),
 		// Nobody uses it, but the other components complain without end if it is absent.
-		"--requestheader-client-ca-file="+c.path("pki/ca.crt"), "--requestheader-allowed-names=nobody",
+		"--requestheader-client-ca-file=" + c.path("pki/ca.crt"), "--requestheader-allowed-names=nobody",
 		"--requestheader-username-headers=X-Remote-User",
 		"--service-account-issuer=https://kubernetes.default.svc",
-		"--service-account-key-file="+c.path("pki/accounts.key"),
-		"--service-account-signing-key-file="+c.path("pki/accounts.key"),
+		"--service-account-key-file=" + c.path("pki/accounts.key"),
+		"--service-account-signing-key-file=" + c.path("pki/accounts.key"),
 		"--authorization-mode=Node,RBAC", "--enable-admission-plugins=NodeRestriction",
 		// kubectl exec and logs go through the API server to the kubelet. Names of
 		// nodes cannot be resolved here.
-		"--kubelet-client-certificate="+c.path("pki/kubelet-client.crt"), "--kubelet-client-key="+c.path("pki/kubelet-client.key"),
+		"--kubelet-client-certificate=" + c.path("pki/kubelet-client.crt"), "--kubelet-client-key=" + c.path("pki/kubelet-client.key"),
 		"--kubelet-preferred-address-types=InternalIP",
 		"--service-cluster-ip-range=10.96.0.0/16", "--endpoint-reconciler-type=none", "--allow-privileged=true",
-	)
+	}
+	server, err := c.run("kube-apiserver", nil, append(args, c.plane.versions...)...)
 	if err != nil {
 		return err
 	}
@@ -151,9 +172,11 @@ func (c *Cluster) startControllers(context.Context) error {
 		if err != nil {
 			return err
 		}
-		args := append(component.args,
-			"--kubeconfig="+kubeconfig, "--authentication-kubeconfig="+kubeconfig, "--authorization-kubeconfig="+kubeconfig,
-			"--bind-address=127.0.0.1", "--leader-elect=false", "--kube-api-qps=200", "--kube-api-burst=400")
+		args := slices.Concat(component.args, c.plane.versions, []string{
+			"--kubeconfig=" + kubeconfig, "--authentication-kubeconfig=" + kubeconfig, "--authorization-kubeconfig=" + kubeconfig,
+			// Nobody asks them anything, and there may be several.
+			"--secure-port=0", "--leader-elect=false", "--kube-api-qps=200", "--kube-api-burst=400",
+		})
 		if _, err := c.run(component.name, nil, args...); err != nil {
 			return err
 		}
@@ -203,7 +226,7 @@ func (c *Cluster) startKubelet(context.Context) error {
 	}
 	_, err = c.run("kubelet", nil,
 		"--config="+c.path("kubelet.yaml"), "--kubeconfig="+kubeconfig,
-		"--root-dir="+c.path("kubelet"), "--cert-dir="+c.path("kubelet-pki"),
+		"--root-dir="+KubeletDir, "--cert-dir="+c.path("kubelet-pki"),
 		"--hostname-override="+NodeName, "--node-labels=nvidia.com/gpu.present=true", "--node-ip="+nodeAddress, "--v=2")
 	return err
 }
@@ -225,4 +248,4 @@ func (c *Cluster) run(name string, env []string, args ...string) (*process, erro
 	return p, nil
 }
 
-func (c *Cluster) path(name string) string { return filepath.Join(c.plan.State, name) }
+func (c *Cluster) path(name string) string { return filepath.Join(c.dir, name) }

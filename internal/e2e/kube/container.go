@@ -79,13 +79,13 @@ func ReadProcess(pid int) (Process, error) {
 // where the kubelet keeps it.
 func (c *Cluster) AsPod(t testing.TB, pod *corev1.Pod) kubernetes.Interface {
 	t.Helper()
-	pattern := filepath.Join(c.path("kubelet"), "pods", string(pod.UID), "volumes/kubernetes.io~projected/*/token")
+	pattern := filepath.Join(KubeletDir, "pods", string(pod.UID), "volumes/kubernetes.io~projected/*/token")
 	tokens, err := filepath.Glob(pattern)
 	if err != nil || len(tokens) != 1 {
 		t.Fatalf("%d tokens are at %s, want one", len(tokens), pattern)
 	}
 	client, err := connect(&rest.Config{
-		Host: Server, BearerTokenFile: tokens[0], TLSClientConfig: rest.TLSClientConfig{CAData: c.authority.pem()},
+		Host: c.Server(), BearerTokenFile: tokens[0], TLSClientConfig: rest.TLSClientConfig{CAData: c.authority.pem()},
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -4,10 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"path/filepath"
 	"strings"
 
 	authenticationv1 "k8s.io/api/authentication/v1"
 	corev1 "k8s.io/api/core/v1"
+	resourceapi "k8s.io/api/resource/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/kubernetes"
@@ -16,8 +18,9 @@ import (
 	api "k8s.io/client-go/tools/clientcmd/api"
 )
 
-// Server is the address of the API server, the one that pods are told.
-const Server = "https://" + serviceAddress + ":443"
+// Server is the address of the API server. Pods are told that of the cluster with
+// the kubelet.
+func (c *Cluster) Server() string { return "https://" + serviceAddress + ":" + c.plane.port }
 
 // ServiceAccount names an account.
 type ServiceAccount struct{ Namespace, Name string }
@@ -82,7 +85,7 @@ func (c *Cluster) As(ctx context.Context, account ServiceAccount, node string) (
 
 func (c *Cluster) writeKubeconfig(name string, user *api.AuthInfo) (string, error) {
 	kubeconfig := api.NewConfig()
-	kubeconfig.Clusters["e2e"] = &api.Cluster{Server: Server, CertificateAuthorityData: c.authority.pem()}
+	kubeconfig.Clusters["e2e"] = &api.Cluster{Server: c.Server(), CertificateAuthorityData: c.authority.pem()}
 	kubeconfig.AuthInfos["e2e"] = user
 	kubeconfig.Contexts["e2e"] = &api.Context{Cluster: "e2e", AuthInfo: "e2e"}
 	kubeconfig.CurrentContext = "e2e"
@@ -93,18 +96,20 @@ func (c *Cluster) writeKubeconfig(name string, user *api.AuthInfo) (string, erro
 	return path, nil
 }
 
-// applyRights applies the shipped manifests, unchanged and with the tool that
-// an operator would use.
-func (c *Cluster) applyRights(ctx context.Context) error {
-	if _, err := c.Kubectl(ctx, "apply", "--server-side", "--validate=strict", "-f", c.rightsFrom); err != nil {
-		return fmt.Errorf("apply rights: %w", err)
+// applyShipped applies the shipped rights and DeviceClasses, unchanged and with the
+// tool that an operator would use.
+func (c *Cluster) applyShipped(ctx context.Context) error {
+	_, err := c.Kubectl(ctx, "apply", "--server-side", "--validate=strict",
+		"-f", filepath.Join(c.shipped, "rbac"), "-f", filepath.Join(c.shipped, "dra"))
+	if err != nil {
+		return fmt.Errorf("apply what ships: %w", err)
 	}
 	return nil
 }
 
 // awaitRights waits until every policy refuses: the API server starts to enforce
-// one a while after it has accepted it.
-func (c *Cluster) awaitRights(ctx context.Context) error {
+// one a while after it has accepted it. The node has to be there.
+func (c *Cluster) awaitRights(ctx context.Context, node string) error {
 	user := fmt.Sprintf("system:serviceaccount:%s:%s", Shipped.Namespace, Shipped.Name)
 	impersonator, err := clientcmd.BuildConfigFromFlags("", c.path("kubeconfig/admin"))
 	if err != nil {
@@ -117,17 +122,27 @@ func (c *Cluster) awaitRights(ctx context.Context) error {
 	}
 	dryRun := []string{metav1.DryRunAll}
 	event := &corev1.Event{ObjectMeta: metav1.ObjectMeta{GenerateName: "rights-", Namespace: "default"}}
+	slice := &resourceapi.ResourceSlice{
+		ObjectMeta: metav1.ObjectMeta{GenerateName: "rights-"},
+		Spec: resourceapi.ResourceSliceSpec{
+			Driver: "example.com", AllNodes: new(true), Pool: resourceapi.ResourcePool{Name: "rights", ResourceSliceCount: 1},
+		},
+	}
 	for _, attempt := range []func() error{
 		func() error {
-			_, err := client.CoreV1().Nodes().Patch(ctx, NodeName, types.MergePatchType, []byte(`{}`), metav1.PatchOptions{DryRun: dryRun})
+			_, err := client.CoreV1().Nodes().Patch(ctx, node, types.MergePatchType, []byte(`{}`), metav1.PatchOptions{DryRun: dryRun})
 			return err
 		},
 		func() error {
-			_, err := client.CoreV1().Nodes().Patch(ctx, NodeName, types.MergePatchType, []byte(`{}`), metav1.PatchOptions{DryRun: dryRun}, "status")
+			_, err := client.CoreV1().Nodes().Patch(ctx, node, types.MergePatchType, []byte(`{}`), metav1.PatchOptions{DryRun: dryRun}, "status")
 			return err
 		},
 		func() error {
 			_, err := client.CoreV1().Events("default").Create(ctx, event, metav1.CreateOptions{DryRun: dryRun})
+			return err
+		},
+		func() error {
+			_, err := client.ResourceV1().ResourceSlices().Create(ctx, slice, metav1.CreateOptions{DryRun: dryRun})
 			return err
 		},
 	} {

@@ -16,6 +16,13 @@ import (
 // NodeName is the node that has a kubelet.
 const NodeName = "node-1"
 
+// The folders of the node in which drivers, the kubelet and the container runtime
+// meet, as everywhere.
+const (
+	KubeletDir = "/var/lib/kubelet"
+	CDIDir     = "/var/run/cdi"
+)
+
 const (
 	// nodeAddress is one of those reserved for documentation. The kubelet refuses a
 	// loopback address.
@@ -50,7 +57,7 @@ func probeNamespace() error {
 }
 
 // furnish makes a machine of fresh namespaces: its own /proc, /run, /var/lib,
-// cgroups, name and network.
+// /etc/cdi, cgroups, name and network.
 func (p plan) furnish() error {
 	for _, item := range []struct {
 		what string
@@ -59,7 +66,7 @@ func (p plan) furnish() error {
 		{"cut off mounts", cutOffMounts},
 		{"enter cgroups", p.enterGroups},
 		{"mount cgroups", p.mountGroups},
-		{"mount /proc, /run and /var/lib", p.mountFolders},
+		{"mount /proc, /run, /var/lib and /etc/cdi", p.mountFolders},
 		{"set host name", func() error { return unix.Sethostname([]byte(NodeName)) }},
 		{"set up network", setUpNetwork},
 	} {
@@ -95,7 +102,14 @@ func (p plan) mountFolders() error {
 			return err
 		}
 	}
-	return unix.Mount(kept, "/var/lib", "", unix.MS_BIND, "")
+	if err := unix.Mount(kept, "/var/lib", "", unix.MS_BIND, ""); err != nil {
+		return err
+	}
+	// The machine's own devices are none of this node's.
+	if _, err := os.Stat("/etc/cdi"); err != nil {
+		return nil
+	}
+	return unix.Mount("cdi", "/etc/cdi", "tmpfs", 0, "mode=755")
 }
 
 // setUpNetwork gives the node its address. It sits on one end of a veth pair,

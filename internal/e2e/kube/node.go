@@ -17,7 +17,7 @@ func (c *Cluster) AddNode(t testing.TB, name string) *corev1.Node {
 	pods := corev1.ResourceList{corev1.ResourcePods: resource.MustParse("110")}
 	// The API server keeps the status of a new node: that is how kubelets register.
 	created, err := c.admin.CoreV1().Nodes().Create(t.Context(), &corev1.Node{
-		ObjectMeta: metav1.ObjectMeta{Name: name, Labels: map[string]string{corev1.LabelHostname: name}},
+		ObjectMeta: metav1.ObjectMeta{Name: name, Labels: map[string]string{corev1.LabelHostname: name[:min(len(name), 63)]}},
 		Status: corev1.NodeStatus{
 			Capacity:    pods,
 			Allocatable: pods,

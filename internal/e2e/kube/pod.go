@@ -20,6 +20,10 @@ type Pod struct {
 	Node        string // the scheduler may choose no other; empty: any
 	Tolerations []corev1.Toleration
 	Args        []string
+	// Of the next three one at most. The container has all devices of the claim.
+	Claim         string              // name of a claim
+	ClaimTemplate string              // name of a template of which it gets a claim
+	Resources     corev1.ResourceList // extended resources that it asks for
 }
 
 // CreatePod creates the pod, which goes with the test. A pod for one node goes
@@ -40,6 +44,17 @@ func (c *Cluster) CreatePod(t testing.TB, p Pod) *corev1.Pod {
 	}
 	if p.Node != "" {
 		pod.Spec.NodeSelector = map[string]string{corev1.LabelHostname: p.Node}
+	}
+	pod.Spec.Containers[0].Resources.Limits = p.Resources
+	if p.Claim != "" || p.ClaimTemplate != "" {
+		claim := corev1.PodResourceClaim{Name: "devices"}
+		if p.Claim != "" {
+			claim.ResourceClaimName = &p.Claim
+		} else {
+			claim.ResourceClaimTemplateName = &p.ClaimTemplate
+		}
+		pod.Spec.ResourceClaims = []corev1.PodResourceClaim{claim}
+		pod.Spec.Containers[0].Resources.Claims = []corev1.ResourceClaim{{Name: claim.Name}}
 	}
 	created, err := c.admin.CoreV1().Pods("default").Create(t.Context(), pod, metav1.CreateOptions{})
 	if err != nil {
