@@ -35,7 +35,8 @@ type attribute struct {
 // for them without more ado: CEL fails a claim on a device that lacks an attribute.
 var attributes = []attribute{
 	{"productName", both, func(s subject) *resourceapi.DeviceAttribute { return text(s.gpu.Name) }},
-	{"architecture", both, func(s subject) *resourceapi.DeviceAttribute { return text(s.gpu.Architecture) }},
+	{"architecture", ours, func(s subject) *resourceapi.DeviceAttribute { return text(s.gpu.Architecture) }},
+	{"architecture", theirs, func(s subject) *resourceapi.DeviceAttribute { return text(nvidiaWord(s.gpu.Architecture)) }},
 	{"cudaComputeCapability", both, func(s subject) *resourceapi.DeviceAttribute { return semantic(s.gpu.ComputeCapability) }},
 	{"driverVersion", both, func(s subject) *resourceapi.DeviceAttribute { return semantic(s.s.Driver.Version) }},
 	{deviceattribute.StandardDeviceAttributePCIBusID, ours, func(s subject) *resourceapi.DeviceAttribute { return text(s.gpu.PCI) }},
@@ -118,6 +119,14 @@ const (
 	maxSmall  = 25 * gibibyte
 	maxMedium = 82 * gibibyte
 )
+
+// nvidiaWord is how NVIDIA's driver writes an architecture, where NVML's word is another.
+func nvidiaWord(architecture string) string {
+	if architecture == "Ada" {
+		return "Ada Lovelace"
+	}
+	return architecture
+}
 
 func memoryClass(bytes uint64) string {
 	switch {

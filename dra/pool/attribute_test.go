@@ -176,3 +176,11 @@ func TestMemoryClasses(t *testing.T) {
 		}
 	}
 }
+
+func TestNVIDIAsWordForAnArchitectureIsUnderItsOwnName(t *testing.T) {
+	s := &detector.Snapshot{GPUs: []detector.GPUView{{PCI: "0000:3b:00.0", UUID: "GPU-1", Architecture: "Ada"}}}
+	got := Devices(s, LimitsOf(1, 37))[0].Published.Attributes
+	if a, b := *got["architecture"].StringValue, *got["gpu.nvidia.com/architecture"].StringValue; a != "Ada" || b != "Ada Lovelace" {
+		t.Errorf("%q and %q, want Ada and Ada Lovelace", a, b)
+	}
+}

@@ -35,7 +35,10 @@ const (
 	// lookAgain is how often it is tried whether containers can be given the devices
 	// that wait for it.
 	lookAgain = 5 * time.Second
-	idle      = time.Hour
+	// breath is the least time between two renderings: a storm of events is one of
+	// snapshots too, and a large node takes milliseconds to render.
+	breath = 10 * time.Millisecond
+	idle   = time.Hour
 )
 
 // writer brings the slices to what is desired, round by round. Its fields are those
@@ -45,10 +48,11 @@ type writer struct {
 	controller *resourceslice.Controller
 	budget     *budget.Bucket
 
-	began   time.Time
-	known   map[string]bool // devices that were published once: they stay
-	devices int
-	waiting int
+	began    time.Time
+	rendered time.Time       // when the devices last were
+	known    map[string]bool // devices that were published once: they stay
+	devices  int
+	waiting  int
 
 	last     []resourceslice.Slice // what the controller was last given; nil: nothing yet
 	given    bool                  // it was given something
@@ -87,6 +91,10 @@ func (w *writer) round() time.Time {
 	case !w.given && unanswered(s) && now.Before(w.began.Add(settling)):
 		return w.began.Add(settling)
 	}
+	if again := w.rendered.Add(breath); again.After(now) {
+		return again
+	}
+	w.rendered = now
 	ours := own(stored)
 	if !w.given {
 		w.remember(ours)
