@@ -35,7 +35,11 @@ func (p *Plugin) check(ctx context.Context, w *wish) error {
 			continue
 		}
 		held := w.claim.Devices[i]
-		verdict := unfit(s, devices, d)
+		device, known := pool.Find(devices, d.name)
+		if !known {
+			return kindError{KindUnknown, fmt.Errorf("device %s is no more one of node %s", d.name, p.o.Node)}
+		}
+		verdict := unfit(s, device, d)
 		switch {
 		case verdict != nil:
 			kind = KindUnfit
@@ -86,11 +90,7 @@ type verdict struct {
 }
 
 // unfit judges a device by what is known of it; nil: it does.
-func unfit(s *detector.Snapshot, devices []pool.Device, d wished) *verdict {
-	device, known := pool.Find(devices, d.name)
-	if !known {
-		return &verdict{detector.GPULost, detector.ActRebootNode}
-	}
+func unfit(s *detector.Snapshot, device *pool.Device, d wished) *verdict {
 	against := slices.DeleteFunc(slices.Clone(device.Conditions), func(c detector.Condition) bool {
 		return !keepsAway(c) || d.tolerates(c)
 	})

@@ -18,6 +18,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"strings"
 
 	resourceapi "k8s.io/api/resource/v1"
 	"k8s.io/dynamic-resource-allocation/resourceclaim"
@@ -67,7 +68,14 @@ func Decode(raw []byte) (GPUConfig, error) {
 	default:
 		faults = append(faults, fmt.Errorf("preflight is %q, expected %s or %s", c.Preflight, State, None))
 	}
-	return c, errors.Join(faults...)
+	if len(faults) == 0 {
+		return c, nil
+	}
+	texts := make([]string, len(faults))
+	for i, fault := range faults {
+		texts[i] = fault.Error()
+	}
+	return GPUConfig{}, errors.New(strings.Join(texts, "; ")) // the kubelet shows one line
 }
 
 // PreflightOf is the level for one device of an allocation. The node's own holds

@@ -21,7 +21,7 @@ func TestConfigurationIsReadStrictly(t *testing.T) {
 		`{` + head + `,"preflight":1}`:                            "cannot unmarshal number",
 		`{"apiVersion":"gpuvet.dev/v1","kind":"GPUConfig"}`:       `apiVersion is "gpuvet.dev/v1", expected gpuvet.dev/v1alpha1`,
 		`{"apiVersion":"gpuvet.dev/v1alpha1","kind":"GpuConfig"}`: `kind is "GpuConfig", expected GPUConfig`,
-		`{}`: "apiVersion is \"\", expected gpuvet.dev/v1alpha1\nkind is \"\", expected GPUConfig",
+		`{}`: "apiVersion is \"\", expected gpuvet.dev/v1alpha1; kind is \"\", expected GPUConfig",
 		``:   "decode",
 	} {
 		_, err := Decode([]byte(text))
