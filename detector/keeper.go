@@ -197,7 +197,7 @@ func (k *keeper) run(ctx context.Context) {
 	for {
 		select {
 		case <-ctx.Done():
-			k.settle()
+			k.settle(true)
 			k.history()
 			k.save()
 			return
@@ -211,7 +211,9 @@ func (k *keeper) run(ctx context.Context) {
 			}
 		case <-due:
 			due = nil
-			k.settle()
+			if k.settle(false) {
+				due = time.After(lazySave)
+			}
 		case <-quiet.C:
 		}
 		k.history()
@@ -227,11 +229,14 @@ func (k *keeper) urgent() bool {
 	return k.wanted > max(k.done, k.failed)
 }
 
-// settle has the repeats recorded that nothing came after.
-func (k *keeper) settle() {
+// settle has the repeats recorded that nothing follows, or all of them, and reports
+// whether there are others.
+func (k *keeper) settle(all bool) bool {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	k.backlog = append(k.backlog, k.repeats.settle(k.state.Mono)...)
+	entries, more := k.repeats.settle(k.state.Mono, all)
+	k.backlog = append(k.backlog, entries...)
+	return more
 }
 
 // history appends what waits to the trail.

@@ -32,6 +32,7 @@ type repeat struct {
 	at    time.Duration // since boot
 	count uint64
 	last  *Event // the newest of those
+	seen  uint64 // count, when it was looked at last
 }
 
 // awaited reports whether an event, from one state to the next, was one of the
@@ -98,15 +99,18 @@ func keyOf(e *Event) (repeatKey, bool) {
 	return key, true
 }
 
-// settle gives the records of those that none stands for yet, in the order of their
-// numbers: a record is of the newest, and counts those before it. What was silent
-// for as long as a record lasts, up to now, is forgotten.
-func (r repeats) settle(now time.Duration) []trailEntry {
+// settle gives the records of those that none stands for and that nothing has
+// followed since they were looked at last, or of all, in the order of their numbers:
+// a record is of the newest, and counts those before it. It reports whether there
+// are others. What was silent for as long as a record lasts, up to now, is forgotten.
+func (r repeats) settle(now time.Duration, all bool) (entries []trailEntry, more bool) {
 	var owed []*repeat
 	for key, last := range r {
 		switch {
-		case last.count > 0:
+		case last.count > 0 && (all || last.count == last.seen):
 			owed = append(owed, last)
+		case last.count > 0:
+			last.seen, more = last.count, true
 		case now-last.at >= repeatSpan:
 			delete(r, key)
 		}
@@ -116,7 +120,6 @@ func (r repeats) settle(now time.Duration) []trailEntry {
 		y, n, _ := number(b.last.ID)
 		return cmp.Or(cmp.Compare(x, y), cmp.Compare(m, n))
 	})
-	entries := make([]trailEntry, 0, len(owed))
 	for _, o := range owed {
 		e := *o.last
 		// Others of its source may be in the trail with higher numbers, and the
@@ -128,5 +131,5 @@ func (r repeats) settle(now time.Duration) []trailEntry {
 		})
 		*o = repeat{at: e.Mono}
 	}
-	return entries
+	return entries, more
 }
