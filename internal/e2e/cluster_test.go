@@ -1,8 +1,6 @@
 package e2e
 
 import (
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 
@@ -36,11 +34,5 @@ func TestAPIServerComesBackWithItsObjects(t *testing.T) {
 	}
 	if after := cluster.Node(t, kube.NodeName).UID; after != before {
 		t.Errorf("node has UID %s, had %s", after, before)
-	}
-}
-
-func TestKubeletLooksForDriversWhereItDoesEverywhere(t *testing.T) {
-	if _, err := os.Stat(filepath.Join(kube.KubeletDir, "plugins_registry")); err != nil {
-		t.Error(err)
 	}
 }
