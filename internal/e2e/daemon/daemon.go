@@ -24,6 +24,7 @@ type Options struct {
 	Scenario   string   // path of a scenario file, as [Fleet.Scenario] writes it; empty: real GPUs
 	FaultPoint string   // value of GPUVET_FAULTPOINT; empty: none
 	Args       []string // further flags of `gpuvet run`
+	Config     Config   // with a scenario
 }
 
 // Daemon is a gpuvet with its state folder, through any number of restarts.
@@ -35,7 +36,7 @@ type Daemon struct {
 
 	binary     string
 	dir        string // of state and log
-	socket     string
+	sockets    string // a folder
 	kubeconfig string
 	listen     string
 	running    *running
@@ -49,12 +50,20 @@ type running struct {
 
 // Start starts a daemon. It ends with the test at the latest, and its log is
 // shown if the test fails. Start does not wait until it is ready. A second one
-// for the same node in the same test shares the state folder of the first.
+// for the same node in the same test shares the state folder of the first. The node
+// with the kubelet has one daemon at a time, and Start waits for its turn.
 func Start(t testing.TB, cluster *kube.Cluster, options Options) *Daemon {
 	t.Helper()
 	binary, err := cluster.DaemonBinary()
 	if err != nil {
 		t.Fatalf("there is no daemon to test: %v", err)
+	}
+	if options.Node == kube.NodeName {
+		node.Lock()
+		t.Cleanup(func() {
+			leave(t, cluster)
+			node.Unlock()
+		})
 	}
 	kubeconfig, err := cluster.TokenKubeconfig(t.Context(), kube.Shipped, cmp.Or(options.TokenNode, options.Node))
 	if err != nil {
@@ -71,7 +80,11 @@ func Start(t testing.TB, cluster *kube.Cluster, options Options) *Daemon {
 	}
 	d := &Daemon{
 		Options: options, binary: binary, kubeconfig: kubeconfig, dir: dir,
-		socket: filepath.Join(sockets, "gpuvet.sock"), listen: ownAddress(),
+		sockets: sockets, listen: ownAddress(),
+	}
+	// Where there is no kubelet, its folder waits for one.
+	if err := os.MkdirAll(filepath.Join(d.KubeletDir(), "plugins_registry"), 0o750); err != nil {
+		t.Fatalf("make folder of kubelet: %v", err)
 	}
 	d.address = func(context.Context) (string, error) { return d.listen, nil }
 	t.Cleanup(func() {
@@ -111,9 +124,13 @@ func (d *Daemon) launch(t testing.TB) {
 	args := []string{
 		"run", "--log-format", "json",
 		"--kubeconfig", d.kubeconfig, "--node-name", d.Options.Node,
-		"--state-dir", filepath.Join(d.dir, "state"), "--socket", d.socket, "--listen", d.listen,
+		"--state-dir", filepath.Join(d.dir, "state"), "--socket", d.socket(), "--listen", d.listen,
+	}
+	if d.Options.Node != kube.NodeName {
+		args = append(args, "--kubelet-dir", d.KubeletDir(), "--cdi-dir", d.CDIDir())
 	}
 	if d.Options.Scenario != "" {
+		d.Options.Config.write(t, configBeside(d.Options.Scenario))
 		args = append(args, "--fake-nvml", d.Options.Scenario, "--config", configBeside(d.Options.Scenario), "--accept-user-kernel-lines")
 	}
 	life := &running{cmd: exec.Command(d.binary, append(args, d.Options.Args...)...), ended: make(chan struct{})}
@@ -191,7 +208,7 @@ func (d *Daemon) Log() string {
 // and returns what it printed and its exit code.
 func (d *Daemon) Command(t testing.TB, args ...string) (output string, code int) {
 	t.Helper()
-	command := exec.CommandContext(t.Context(), d.binary, append(args, "--socket", d.socket)...)
+	command := exec.CommandContext(t.Context(), d.binary, append(args, "--socket", d.socket())...)
 	out, err := command.CombinedOutput()
 	if command.ProcessState == nil {
 		t.Fatalf("run gpuvet %s: %v", args[0], err)
@@ -213,6 +230,25 @@ func (d *Daemon) AnonymousMemory(t testing.TB) int64 {
 		t.Fatalf("read memory of daemon: %v", err)
 	}
 	return kilobytes << 10
+}
+
+func (d *Daemon) socket() string { return filepath.Join(d.sockets, "gpuvet.sock") }
+
+// KubeletDir is where the daemon looks for the kubelet: the real one's folder on its
+// node, and one of its own, where nobody is, on all others.
+func (d *Daemon) KubeletDir() string {
+	if d.Options.Node == kube.NodeName {
+		return kube.KubeletDir
+	}
+	return filepath.Join(d.sockets, "kubelet")
+}
+
+// CDIDir is where the daemon writes CDI specs.
+func (d *Daemon) CDIDir() string {
+	if d.Options.Node == kube.NodeName {
+		return kube.CDIDir
+	}
+	return filepath.Join(d.sockets, "cdi")
 }
 
 func (d *Daemon) logPath() string { return filepath.Join(d.dir, "log") }

@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"cmp"
 	"crypto/rand"
 	"encoding/hex"
 	"fmt"
@@ -10,19 +11,6 @@ import (
 	"testing"
 )
 
-// config has a lost GPU end with a new loading of the driver, and at once: the
-// tests write the kernel's line, and NVML answers on. Answering well for half a
-// minute, which ends it otherwise, is for the detector's own tests.
-const config = `apiVersion: gpuvet.dev/v1alpha1
-kind: Config
-policy: {rows: [{reason: GPULost, clear: reset, settle: 0s}, {reason: ResetRequired, settle: 0s}]}
-`
-
-// configBeside is the path of the configuration that goes with a scenario.
-func configBeside(scenario string) string {
-	return filepath.Join(filepath.Dir(scenario), "gpuvet.yaml")
-}
-
 // Fleet is the GPUs of one scripted node, in PCI order. The kernel log is one
 // for the machine and keeps what other tests write to it, so the addresses are
 // drawn at random: those lines are about GPUs that this fleet does not have.
@@ -30,8 +18,10 @@ type Fleet []GPU
 
 // GPU is how one scripted GPU is called.
 type GPU struct {
-	PCI  string // such as 3f2a:01:00.0
-	UUID string
+	PCI     string // such as 3f2a:01:00.0
+	UUID    string
+	Profile string // of package fake; empty: h100
+	Memory  string // such as 24Gi; empty: that of the profile
 }
 
 // NewFleet makes up to eight GPUs.
@@ -64,7 +54,11 @@ func (f Fleet) write(t testing.TB, path string, timeline []string) {
 	var file strings.Builder
 	file.WriteString("gpus:\n")
 	for _, gpu := range f {
-		fmt.Fprintf(&file, "- {profile: h100, uuid: %s, pci: %q}\n", gpu.UUID, gpu.PCI)
+		memory := ""
+		if gpu.Memory != "" {
+			memory = ", memory: " + gpu.Memory
+		}
+		fmt.Fprintf(&file, "- {profile: %s, uuid: %s, pci: %q%s}\n", cmp.Or(gpu.Profile, "h100"), gpu.UUID, gpu.PCI, memory)
 	}
 	if len(timeline) > 0 {
 		file.WriteString("timeline:\n")
@@ -72,12 +66,14 @@ func (f Fleet) write(t testing.TB, path string, timeline []string) {
 	for _, step := range timeline {
 		fmt.Fprintf(&file, "- %s\n", step)
 	}
-	if err := os.WriteFile(configBeside(path), []byte(config), 0o644); err != nil {
-		t.Fatalf("write configuration: %v", err)
-	}
 	if err := os.WriteFile(path, []byte(file.String()), 0o644); err != nil {
 		t.Fatalf("write scenario: %v", err)
 	}
+}
+
+// Device is its name in the node's resource pool.
+func (g GPU) Device() string {
+	return "gpu-" + strings.NewReplacer(":", "-", ".", "-").Replace(g.PCI)
 }
 
 // Xid is the kernel line by which the driver reports an error of the GPU.

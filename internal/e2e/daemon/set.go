@@ -15,6 +15,7 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	resourceapi "k8s.io/api/resource/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
@@ -39,6 +40,7 @@ var node sync.Mutex
 type SetOptions struct {
 	Fleet    Fleet
 	Timeline []string // of the scenario, see [Fleet.Scenario]
+	Config   Config
 	// Library has workers read the GPUs through a libnvidia-ml.so.1 that plays the
 	// scenario, instead of the daemon itself.
 	Library bool
@@ -80,6 +82,7 @@ func StartSet(t testing.TB, cluster *kube.Cluster, o SetOptions) *Set {
 		return pod.Status.PodIP + ":9410", nil
 	}
 	s.Play(t, o.Timeline...)
+	s.Configure(t, o.Config)
 	t.Cleanup(func() { s.remove(t) })
 	s.apply(t, o)
 	return s
@@ -163,6 +166,13 @@ func (s *Set) changes(t testing.TB, o SetOptions) []change {
 func (s *Set) Play(t testing.TB, timeline ...string) {
 	t.Helper()
 	s.fleet.write(t, s.scenario, timeline)
+}
+
+// Configure writes the configuration. The daemon takes it within 10 s, except for the
+// section dra, which is that of its next life.
+func (s *Set) Configure(t testing.TB, c Config) {
+	t.Helper()
+	c.write(t, configBeside(s.scenario))
 }
 
 // find is the one pod that is not being deleted.
@@ -322,15 +332,29 @@ func (s *Set) remove(t testing.TB) {
 	if _, err := s.cluster.Kubectl(ctx, "delete", "--ignore-not-found", "--cascade=foreground", "-n", namespace, "daemonset", setName); err != nil {
 		t.Error(err)
 	}
+	leave(t, s.cluster)
+	if err := os.RemoveAll(Folder); err != nil {
+		t.Errorf("remove state of daemon: %v", err)
+	}
+}
+
+// leave takes away what a daemon has left on the node with the kubelet.
+func leave(t testing.TB, cluster *kube.Cluster) {
+	t.Helper()
+	ctx, stop := context.WithTimeout(context.WithoutCancel(t.Context()), time.Minute)
+	defer stop()
 	away := []byte(`{"status":{"conditions":[{"type":"GPUHealthy","$patch":"delete"}]}}`)
-	nodes := s.cluster.Admin().CoreV1().Nodes()
+	nodes := cluster.Admin().CoreV1().Nodes()
 	if _, err := nodes.Patch(ctx, kube.NodeName, types.StrategicMergePatchType, away, metav1.PatchOptions{}, "status"); err != nil {
 		t.Errorf("remove condition: %v", err)
 	}
 	if _, err := nodes.Patch(ctx, kube.NodeName, types.MergePatchType, []byte(`{"spec":{"taints":null}}`), metav1.PatchOptions{}); err != nil {
 		t.Errorf("remove taints: %v", err)
 	}
-	if err := os.RemoveAll(Folder); err != nil {
-		t.Errorf("remove state of daemon: %v", err)
+	// The kubelet would do it half a minute later.
+	slices := cluster.Admin().ResourceV1().ResourceSlices()
+	own := metav1.ListOptions{FieldSelector: resourceapi.ResourceSliceSelectorNodeName + "=" + kube.NodeName}
+	if err := slices.DeleteCollection(ctx, metav1.DeleteOptions{}, own); err != nil {
+		t.Errorf("remove slices: %v", err)
 	}
 }
