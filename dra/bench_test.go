@@ -4,9 +4,14 @@ import (
 	"fmt"
 	"os"
 	"slices"
+	"strconv"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
+
+	"k8s.io/apimachinery/pkg/runtime"
+	clienttesting "k8s.io/client-go/testing"
 
 	"gpuvet.dev/dra/kubelettest"
 )
@@ -39,15 +44,19 @@ func BenchmarkPrepare(b *testing.B) {
 		defer mu.Unlock()
 		*times = append(*times, took)
 	}
-	for round := 0; b.Loop(); round++ {
-		b.StopTimer()
-		var claims []kubelettest.Claim
-		for n := range w.gpus { // each time for another pod
-			claims = append(claims, w.allocate(device(n), time.Duration(round).String(), nil, n))
-		}
-		b.StartTimer()
+	// The fake's own store is slower than what is measured.
+	var round atomic.Int64
+	w.kube.PrependReactor("get", "resourceclaims", func(a clienttesting.Action) (bool, runtime.Object, error) {
+		name := a.(clienttesting.GetAction).GetName()
+		n, err := strconv.Atoi(name)
+		return true, claim(name, strconv.FormatInt(round.Load(), 10), n), err
+	})
+	for b.Loop() {
+		round.Add(1) // each time for another pod
+		w.kube.ClearActions()
 		var wg sync.WaitGroup
-		for _, c := range claims {
+		for n := range w.gpus {
+			c := kubelettest.Claim{Namespace: "team-a", Name: strconv.Itoa(n), UID: "uid-" + strconv.Itoa(n)}
 			wg.Go(func() {
 				timed(&preparing, func() error { _, err := kubelet.Prepare(b.Context(), c); return err })
 				timed(&releasing, func() error { return kubelet.Unprepare(b.Context(), c) })

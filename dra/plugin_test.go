@@ -2,6 +2,8 @@ package dra
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"net"
 	"os"
 	"path/filepath"
@@ -9,6 +11,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"k8s.io/dynamic-resource-allocation/kubeletplugin"
 
 	"gpuvet.dev/dra/kubelettest"
 	"gpuvet.dev/dra/pool"
@@ -137,6 +141,21 @@ func TestEndWaitsForTheCallsUnderWay(t *testing.T) {
 	wg.Wait()
 	if held := w.held(c); held == nil || !held.Prepared {
 		t.Errorf("held as %+v", held)
+	}
+}
+
+func TestFatalErrorOfTheServerEndsTheRegistrationAndNoOther(t *testing.T) {
+	w := newWorld(t)
+	w.detector = quiet(1)
+	ctx, fail := context.WithCancelCause(t.Context())
+	s := &session{plugin: w.newPlugin(), fail: fail}
+	s.HandleError(ctx, fmt.Errorf("late: %w", kubeletplugin.ErrRecoverable), "health is stale")
+	if ctx.Err() != nil {
+		t.Errorf("ended by what can go on: %v", context.Cause(ctx))
+	}
+	s.HandleError(ctx, errors.New("accept: too many open files"), "gRPC server failed")
+	if cause := context.Cause(ctx); cause == nil || cause.Error() != "gRPC server failed: accept: too many open files" {
+		t.Errorf("ended by %v", cause)
 	}
 }
 

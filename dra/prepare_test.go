@@ -7,7 +7,6 @@ import (
 	"os"
 	"strings"
 	"sync"
-	"syscall"
 	"testing"
 	"time"
 
@@ -314,56 +313,6 @@ func TestRestartKeepsWhatIsPrepared(t *testing.T) {
 	if diff := cmp.Diff(before, again); diff != "" || err != nil {
 		t.Errorf("%v (-before +after):\n%s", err, diff)
 	}
-}
-
-func TestFullDiskPreparesNothingAndGivesBack(t *testing.T) {
-	t.Parallel()
-	w := newWorld(t)
-	w.start()
-	kubelet := w.kubelet(nil)
-	running, c := w.allocate("running", "a", nil, 0), w.allocate("train", "b", nil, 1)
-	if _, err := kubelet.Prepare(t.Context(), running); err != nil {
-		t.Fatal(err)
-	}
-	w.disk.fail(&os.PathError{Op: "write", Path: "state.new", Err: syscall.ENOSPC})
-	for range 2 {
-		_, err := kubelet.Prepare(t.Context(), c)
-		if err == nil || !strings.Contains(err.Error(), "cannot be noted on disk") || !strings.Contains(err.Error(), "no space left on device") {
-			t.Errorf("prepare: %v", err)
-		}
-		if w.held(c) != nil || w.spec(c) {
-			t.Errorf("held as %+v, spec %v", w.held(c), w.spec(c))
-		}
-	}
-	if err := kubelet.Unprepare(t.Context(), running); err != nil || w.held(running) != nil || w.spec(running) {
-		t.Errorf("unprepare: %v, held as %+v, spec %v", err, w.held(running), w.spec(running))
-	}
-	w.disk.fail(nil)
-	if _, err := kubelet.Prepare(t.Context(), c); err != nil {
-		t.Errorf("with room again: %v", err)
-	}
-}
-
-func TestHungDiskHoldsUpNoPodsEnd(t *testing.T) {
-	t.Parallel()
-	w := newWorld(t)
-	w.start()
-	kubelet := w.kubelet(nil)
-	c := w.allocate("train", "pod", nil, 0)
-	if _, err := kubelet.Prepare(t.Context(), c); err != nil {
-		t.Fatal(err)
-	}
-	until := make(chan struct{})
-	w.disk.hang(until)
-	defer close(until)
-	began := time.Now()
-	if err := kubelet.Unprepare(t.Context(), c); err != nil || w.held(c) != nil {
-		t.Errorf("%v, held as %+v", err, w.held(c))
-	}
-	if took := time.Since(began); took > 500*time.Millisecond {
-		t.Errorf("it took %v", took)
-	}
-	w.disk.hang(nil)
 }
 
 func TestSpecThatCannotBeWrittenLeavesNothing(t *testing.T) {

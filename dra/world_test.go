@@ -235,36 +235,3 @@ func (w *world) namespace(name string, labels map[string]string) {
 		w.t.Fatal(err)
 	}
 }
-
-// disk is the state's disk, which may be full or hang.
-type disk struct {
-	detector.Store
-	mu   sync.Mutex
-	err  error
-	hung chan struct{} // until it is closed
-}
-
-func (d *disk) Save(payload []byte) error {
-	d.mu.Lock()
-	err, hung := d.err, d.hung
-	d.mu.Unlock()
-	if hung != nil {
-		<-hung
-	}
-	if err != nil {
-		return err
-	}
-	return d.Store.Save(payload)
-}
-
-func (d *disk) fail(err error) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	d.err = err
-}
-
-func (d *disk) hang(until chan struct{}) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	d.hung = until
-}
