@@ -82,7 +82,7 @@ func (k *KernelLog) Run(ctx context.Context, r records, emit func(Event), moved 
 		Gap: func(g kmsg.Gap) {
 			k.joiner = xid.Joiner{}
 			emit(Event{
-				ID: fmt.Sprintf("%s/%s/%d", boot, SourceLogGap, g.Next), Boot: boot, Source: SourceLogGap, Kind: KindLogGap,
+				ID: fmt.Sprintf("%s/%s-gap/%d", boot, cmp.Or(k.Series, SourceKernelLog), g.Next), Boot: boot, Source: SourceLogGap, Kind: KindLogGap,
 				Fields: map[string]string{"lost": strconv.FormatUint(g.Lost, 10)},
 			})
 		},

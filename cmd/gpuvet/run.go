@@ -85,7 +85,7 @@ To try it without a GPU:
 	f.StringVar(&o.fakeNVML, "fake-nvml", "", "play this scenario instead of looking at real GPUs")
 	f.StringVar(&o.nvmlLibrary, "nvml-library", "", "take this libnvidia-ml.so.1, and look for no other; with --fake-nvml one that plays scripts")
 	f.StringVar(&o.driverRoot, "driver-root", "", "root of the driver's files on the node; by default it is looked for where drivers are installed")
-	f.StringVar(&o.kernelLog, "kernel-log", kmsg.DefaultPath, "kernel log device")
+	f.StringVar(&o.kernelLog, "kernel-log", kmsg.DefaultPath, "kernel log device; journal or journal:FOLDER for systemd's journal, where it is built in")
 	f.StringVar(&o.stateDir, "state-dir", defaultStateDir(), "folder for what must survive a restart; with --fake-nvml the default ends in -fake")
 	f.StringVar(&o.kubeletDir, "kubelet-dir", "/var/lib/kubelet", "the kubelet's folder, in which it looks for DRA drivers")
 	f.StringVar(&o.cdiDir, "cdi-dir", "/var/run/cdi", "folder for the CDI specs of claims, one that the container runtime looks in")
@@ -144,6 +144,9 @@ func (o *runOptions) check() error {
 		return badInput(`--state-dir "": expected a folder`)
 	}
 	if err := checkSocket(o.socket); err != nil {
+		return err
+	}
+	if err := checkKernelLog(o.kernelLog); err != nil {
 		return err
 	}
 	if faults := validation.IsDNS1123Subdomain(o.nodeName); o.nodeName != "" && len(faults) > 0 {

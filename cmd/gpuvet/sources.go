@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"strings"
 	"time"
 
 	"go.uber.org/zap"
@@ -16,8 +17,37 @@ import (
 // kernel log holds already: what NVML says then is newer than all of that.
 const backlogLimit = 10 * time.Second
 
-// cursorKernelLog names the place in the kernel log among the saved ones.
-const cursorKernelLog = "kmsg"
+// The places in the kernel log and in the journal among the saved ones. The two
+// count differently, so each has its own.
+const (
+	cursorKernelLog = "kmsg"
+	cursorJournal   = "journal"
+)
+
+// journalPath is the --kernel-log that stands for systemd's journal; behind a
+// colon, the folder that it is in.
+const journalPath = "journal"
+
+// journalOf is the folder of the journal that a --kernel-log names: empty for the
+// machine's own.
+func journalOf(path string) (dir string, ok bool) {
+	name, dir, _ := strings.Cut(path, ":")
+	return dir, name == journalPath
+}
+
+func checkKernelLog(path string) error {
+	if _, ok := journalOf(path); ok && noJournal != nil {
+		return badInput("--kernel-log %s: %w", path, noJournal)
+	}
+	return nil
+}
+
+// recordReader is what the records of the kernel are read from.
+type recordReader interface {
+	Boot() string
+	Run(ctx context.Context, h kmsg.Handler) error
+	Close() error
+}
 
 // readKernelLog reads the kernel's own log, the script's, or both.
 func (d *daemon) readKernelLog(ctx context.Context) error {
@@ -38,9 +68,15 @@ func (d *daemon) readKernelLog(ctx context.Context) error {
 	return g.Wait()
 }
 
+// readDevice reads the kernel's log device, or the journal.
 func (d *daemon) readDevice(ctx context.Context) error {
-	saved, _ := d.detector.Cursor(cursorKernelLog)
-	reader, err := kmsg.Open(d.o.kernelLog, kmsg.Cursor{Boot: saved.Boot, Seq: saved.Seq})
+	place, open := cursorKernelLog, func(after kmsg.Cursor) (recordReader, error) { return kmsg.Open(d.o.kernelLog, after) }
+	if dir, ok := journalOf(d.o.kernelLog); ok {
+		place, open = cursorJournal, func(after kmsg.Cursor) (recordReader, error) { return openJournal(dir, after) }
+		d.kernel.Series = cursorJournal
+	}
+	saved, _ := d.detector.Cursor(place)
+	reader, err := open(kmsg.Cursor{Boot: saved.Boot, Seq: saved.Seq})
 	if err != nil {
 		d.failing.Do(func() { close(d.unread) })
 		return err
@@ -48,7 +84,7 @@ func (d *daemon) readDevice(ctx context.Context) error {
 	defer reader.Close()
 	d.log.Info("reading the kernel log", zap.String("path", d.o.kernelLog))
 	return d.kernel.Run(ctx, reader, d.detector.Emit, func(c kmsg.Cursor) {
-		d.detector.SetCursor(cursorKernelLog, detector.Cursor{Boot: c.Boot, Seq: c.Seq})
+		d.detector.SetCursor(place, detector.Cursor{Boot: c.Boot, Seq: c.Seq})
 	})
 }
 

@@ -90,7 +90,7 @@ var layers = []layer{
 	{"internal/node", outputImports, output},
 	{"internal/workload", outputImports, output},
 	{"internal/events", outputImports, output},
-	{"cmd", slices.Concat(leaves, []string{"detector", "exporter", "dra", "dra/pool", "dra/publish", "dra/cdi", "internal/node", "internal/workload", "internal/events", "nvml/fake", "nvml/fakelib", "nvml/client", "nvml/driverroot", "deploy/dra"}), "only packages are wired here"},
+	{"cmd", slices.Concat(leaves, []string{"detector", "detector/kmsg/journal", "exporter", "dra", "dra/pool", "dra/publish", "dra/cdi", "internal/node", "internal/workload", "internal/events", "nvml/fake", "nvml/fakelib", "nvml/client", "nvml/driverroot", "deploy/dra"}), "only packages are wired here"},
 	{"cmd/gpuvet-nvml", []string{"nvml", "nvml/wire", "nvml/worker"}, "the worker is small, because it may hang and be left"},
 	{"deploy/image", nil, "it packs what was built"},
 	{"deploy/dra", nil, "it embeds what ships"},

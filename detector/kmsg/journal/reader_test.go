@@ -1,4 +1,4 @@
-//go:build journal
+//go:build journal && cgo
 
 package journal
 

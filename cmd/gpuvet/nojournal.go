@@ -1,0 +1,14 @@
+//go:build !(journal && cgo)
+
+package main
+
+import (
+	"errors"
+
+	"gpuvet.dev/detector/kmsg"
+)
+
+// noJournal is why the journal cannot be read; nil: it can.
+var noJournal = errors.New("this binary was built without the journal: build with -tags journal and cgo")
+
+func openJournal(string, kmsg.Cursor) (recordReader, error) { return nil, noJournal }
