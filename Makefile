@@ -39,6 +39,10 @@ gpu-check: ## hold the real driver to the contract; skipped with the reason wher
 test: ## unit tests with the race detector
 	go test -race ./...
 
+journal: ## test reading systemd's journal; takes gcc, libsystemd-dev and systemd-journal-remote
+	go test -race -tags journal ./detector/kmsg/journal
+	go test -race -tags journal -run=Journal ./cmd/gpuvet
+
 e2e: e2e-build ## end-to-end tests on a real Kubernetes; RUN=Node runs TestNode alone
 	cd internal/e2e && $(E2E_GO) test -trimpath -count=1 -timeout=60m $(if $(RUN),-run 'Test$(RUN)') ./...
 
@@ -69,4 +73,4 @@ fmt: ## format the code
 golden: ## rewrite the expected outputs; review the diff
 	@grep -rlE 'flag\.Bool\("update"' $(TESTS) . | xargs -r -n1 dirname | sort -u | xargs -r -I{} go test {} -update
 
-.PHONY: help build daemon image run fakelib gpu-check test e2e e2e-build bench measure fuzz lint fmt golden
+.PHONY: help build daemon image run fakelib gpu-check test journal e2e e2e-build bench measure fuzz lint fmt golden
