@@ -7,8 +7,8 @@ import (
 	"gpuvet.dev/detector/kmsg/journal"
 )
 
-// noJournal is why the journal cannot be read; nil: it can.
-var noJournal error
+// errNoJournal is why the journal cannot be read; nil: it can.
+var errNoJournal error
 
 // openJournal opens the journal in a folder, or the machine's own if dir is empty.
 func openJournal(dir string, after kmsg.Cursor) (recordReader, error) {

@@ -8,7 +8,7 @@ import (
 	"gpuvet.dev/detector/kmsg"
 )
 
-// noJournal is why the journal cannot be read; nil: it can.
-var noJournal = errors.New("this binary was built without the journal: build with -tags journal and cgo")
+// errNoJournal is why the journal cannot be read; nil: it can.
+var errNoJournal = errors.New("this binary was built without the journal: build with -tags journal and cgo")
 
-func openJournal(string, kmsg.Cursor) (recordReader, error) { return nil, noJournal }
+func openJournal(string, kmsg.Cursor) (recordReader, error) { return nil, errNoJournal }

@@ -36,8 +36,8 @@ func journalOf(path string) (dir string, ok bool) {
 }
 
 func checkKernelLog(path string) error {
-	if _, ok := journalOf(path); ok && noJournal != nil {
-		return badInput("--kernel-log %s: %w", path, noJournal)
+	if _, ok := journalOf(path); ok && errNoJournal != nil {
+		return badInput("--kernel-log %s: %w", path, errNoJournal)
 	}
 	return nil
 }
