@@ -295,7 +295,7 @@ func (b *policyBuilder) allowed(r PolicyRow, against []string) bool {
 
 // wantedTaints are the keys of faults that do not fence by default.
 var wantedTaints = map[Reason]TaintKey{
-	RowRemapPending: TaintMemory, ContainedMemoryError: TaintMemory, LinkWarning: TaintLink, FabricWarning: TaintLink,
+	ContainedMemoryError: TaintMemory, LinkWarning: TaintLink, FabricWarning: TaintLink,
 }
 
 // taints gives a key to the reasons that fence only because a user wants it.

@@ -164,3 +164,13 @@ func TestRefusalIsToldOnce(t *testing.T) {
 		t.Errorf("told (-want +got):\n%s", diff)
 	}
 }
+
+// A device that is refused is emptied by its taint, which takes a key.
+func TestEveryFaultThatKeepsAwayHasATaint(t *testing.T) {
+	for reason, row := range detector.DefaultPolicy().Reasons {
+		c := detector.Condition{Reason: reason, Class: row.Class, Scope: row.Scope, Effect: row.Effect}
+		if keepsAway(c) && row.Taint == "" {
+			t.Errorf("%s keeps new work away and has no key of a taint", reason)
+		}
+	}
+}
