@@ -81,7 +81,9 @@ type Publisher struct {
 	mode     Mode
 	cause    string
 	status   Status
-	fences   bool // as last told
+	fences   bool      // as last told
+	unclear  bool      // the same
+	since    time.Time // when it became unclear; zero: Run has not begun
 	seq      uint64
 	at       time.Time
 	err      error
@@ -102,7 +104,7 @@ func New(o Options) *Publisher {
 		o.Changed = func() {}
 	}
 	return &Publisher{
-		o: o, wake: make(chan struct{}, 1), mode: Starting,
+		o: o, wake: make(chan struct{}, 1), mode: Starting, status: Status{Mode: Starting}, unclear: true,
 		// The limit of the library's own queue is a quarter of an hour: much too long
 		// after an outage of the API server.
 		queue: workqueue.NewTypedRateLimitingQueueWithConfig(
@@ -119,6 +121,7 @@ func (p *Publisher) Run(ctx context.Context, snapshots iter.Seq[*detector.Snapsh
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	defer cancel()
+	p.begin()
 	wg.Go(func() {
 		for s := range snapshots {
 			if ctx.Err() != nil {
@@ -175,6 +178,23 @@ func (p *Publisher) Fences() bool {
 	return p.fences
 }
 
+// Undecided reports whether it is not known yet if [Publisher.Fences] will hold, as
+// for a moment after a start. Who would act on its answer waits: the slices of the
+// daemon before still fence.
+func (p *Publisher) Undecided() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.unclear && (p.since.IsZero() || time.Since(p.since) < decision)
+}
+
+func (p *Publisher) begin() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.since.IsZero() {
+		p.since = time.Now()
+	}
+}
+
 // Limits are what the API server takes; the strictest ones until it has said what it
 // is.
 func (p *Publisher) Limits() pool.Limits {
@@ -215,8 +235,12 @@ func (p *Publisher) tell(w *writer) {
 		p.status.Server = p.server.version
 	}
 	fences := p.mode == Taints && w.stands()
-	changed := fences != p.fences
-	p.fences = fences
+	unclear := p.mode == Starting || p.mode == Taints && !fences && w.hopes()
+	if unclear && !p.unclear {
+		p.since = time.Now()
+	}
+	changed := fences != p.fences || unclear != p.unclear
+	p.fences, p.unclear = fences, unclear
 	p.mu.Unlock()
 	if changed {
 		p.o.Changed()

@@ -531,3 +531,25 @@ func TestVersionOfTheAPIServer(t *testing.T) {
 		t.Error("the two versions have the same limits")
 	}
 }
+
+// Until it is known whether devices are fenced, nobody may act as if they were not: a
+// start is not an end of the fence.
+func TestAStartIsUndecidedForAMoment(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := start(t, newAPIServer("37"), nil)
+		if w.Undecided() {
+			t.Error("all is published, and it is undecided")
+		}
+		refused := fmt.Errorf("slices are forbidden")
+		api := newAPIServer("37")
+		api.refuse.Store(&refused)
+		w = start(t, api, nil)
+		if w.Fences() || !w.Undecided() {
+			t.Errorf("fences %t, undecided %t while nothing is known", w.Fences(), w.Undecided())
+		}
+		w.pass(time.Minute)
+		if w.Fences() || w.Undecided() {
+			t.Errorf("fences %t, undecided %t when nothing came of it", w.Fences(), w.Undecided())
+		}
+	})
+}

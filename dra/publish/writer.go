@@ -30,6 +30,9 @@ const (
 	repairDelay = time.Second
 	// patience is how long a write may be under way before nobody relies on it.
 	patience = 10 * time.Second
+	// decision is how long a start may take until it is known whether devices are
+	// fenced; then they count as not.
+	decision = settling + patience
 	// retryTaints is how often taints are tried again on an API server that keeps none.
 	retryTaints = 10 * time.Minute
 	// lookAgain is how often it is tried whether containers can be given the devices
@@ -253,6 +256,12 @@ func (w *writer) check(s *detector.Snapshot, ours []*resourceapi.ResourceSlice, 
 func (w *writer) stands() bool {
 	return w.given && w.last != nil && len(own(w.stored)) > 0 && w.rival(w.stored) == "" &&
 		(w.behind.IsZero() || time.Since(w.behind) < patience)
+}
+
+// hopes reports whether what it was given is under way, and nobody else is in its way.
+// p.mu is held.
+func (w *writer) hopes() bool {
+	return w.given && w.last != nil && w.rival(w.stored) == "" && !w.behind.IsZero() && time.Since(w.behind) < patience
 }
 
 func (p *Publisher) dropping() bool {

@@ -41,6 +41,9 @@ type Options struct {
 	// Fenced reports whether sick GPUs are kept from new work one by one, so that the
 	// node need not be; see [Output.Look]. Nil: they are not.
 	Fenced func() bool
+	// Undecided reports whether Fenced cannot tell yet, as for a moment after a start:
+	// the taint stays as it is meanwhile. Nil: it always can.
+	Undecided func() bool
 	// Submit folds an event and returns when it is on disk: detector.Submit.
 	Submit func(context.Context, detector.Event) (*detector.Snapshot, error)
 	// History is where the Events come from; its zero value: there are none.
@@ -84,6 +87,9 @@ func New(o Options) *Output {
 	}
 	if o.Fenced == nil {
 		o.Fenced = func() bool { return false }
+	}
+	if o.Undecided == nil {
+		o.Undecided = func() bool { return false }
 	}
 	if o.Reconnect == nil {
 		o.Reconnect = func() {}

@@ -101,3 +101,26 @@ func TestNodeIsFencedOnceDevicesAreNot(t *testing.T) {
 		w.wantTaints()
 	})
 }
+
+// A restart with a lost GPU: its device is fenced by the daemon before, and the new one
+// does not know that yet.
+func TestTaintStaysUntilItIsKnownWhetherDevicesAreFenced(t *testing.T) {
+	inWorld(t, func(w *world) {
+		w.undecided.Store(true)
+		w.begin(2)
+		w.xid(0, 79)
+		pass(5 * time.Second)
+		w.wantTaints()
+		if d := w.api.condition().Status; d != "False" {
+			t.Errorf("the condition is %s", d)
+		}
+		w.undecided.Store(false) // and nobody says so
+		pass(3 * time.Second)
+		w.wantTaints(lost)
+		w.undecided.Store(true)
+		w.fenced.Store(true)
+		w.output.Look()
+		pass(20 * time.Second)
+		w.wantTaints(lost)
+	})
+}

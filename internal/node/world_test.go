@@ -30,6 +30,8 @@ type world struct {
 	disk   []byte
 	broken atomic.Bool // the disk refuses
 	fenced atomic.Bool // sick GPUs are fenced one by one
+	// undecided: that is not known yet
+	undecided atomic.Bool
 	cursor uint64
 	silent map[int]bool // the GPUs that do not answer
 	logs   *observer.ObservedLogs
@@ -95,7 +97,7 @@ func (w *world) start() {
 	w.life, w.detector = l, d
 	w.output = New(Options{
 		Nodes: w.api.client.Nodes(), Events: w.api.client.Events("default"), NodeName: nodeName, Config: w.config,
-		PodEvents: func(namespace string) Events { return w.api.client.Events(namespace) }, Fenced: w.fenced.Load,
+		PodEvents: func(namespace string) Events { return w.api.client.Events(namespace) }, Fenced: w.fenced.Load, Undecided: w.undecided.Load,
 		Submit: func(ctx context.Context, e detector.Event) (*detector.Snapshot, error) {
 			l.mu.Lock()
 			dead := l.dead

@@ -77,7 +77,7 @@ func (w *writer) round(ctx context.Context) time.Time {
 		}
 		_, node = w.newest()
 	}
-	want := desired(s, w.options.Config, w.options.Fenced())
+	want, final := w.wanted(s)
 	if until := w.began.Add(settling); now.Before(until) && passing(want) {
 		return until
 	}
@@ -85,6 +85,9 @@ func (w *writer) round(ctx context.Context) time.Time {
 	switch {
 	case what == nothing:
 		w.goodNews = time.Time{}
+		if soon := now.Add(time.Second); !final && soon.Before(due) {
+			return soon
+		}
 		return due
 	case due.After(now):
 		return due
@@ -99,6 +102,22 @@ func (w *writer) round(ctx context.Context) time.Time {
 	w.trouble.end()
 	// What is left, if anything, the next round finds.
 	return now
+}
+
+// wanted is what the node should say; final is false while the taint in it is only the
+// one that is there, because it is not known yet whether single GPUs are fenced. To
+// taint the node for one of them, at every restart, would keep work from all others,
+// or end it.
+func (w *writer) wanted(s *detector.Snapshot) (want Desired, final bool) {
+	final = !w.options.Undecided()
+	want = desired(s, w.options.Config, w.options.Fenced())
+	if !final && w.options.Config.Taint == TaintAuto {
+		want.Taint = nil
+		if there := s.Applied.Taint; there != nil {
+			want.Taint = &Taint{Value: there.Value, Effect: there.Effect}
+		}
+	}
+	return want, final
 }
 
 // passing are the words of a start that a moment later are no longer true.
@@ -306,7 +325,7 @@ func foreignError(t *corev1.Taint) error {
 
 // pretend logs what a dry run does not write.
 func (w *writer) pretend(s *detector.Snapshot) {
-	want := desired(s, w.options.Config, w.options.Fenced())
+	want, _ := w.wanted(s)
 	w.applied(s.Seq, time.Now())
 	if w.last != nil && w.last.same(want) {
 		return
