@@ -32,9 +32,9 @@ type world struct {
 	fenced atomic.Bool // sick GPUs are fenced one by one
 	// undecided: that is not known yet
 	undecided atomic.Bool
-	cursor uint64
-	silent map[int]bool // the GPUs that do not answer
-	logs   *observer.ObservedLogs
+	cursor    uint64
+	silent    map[int]bool // the GPUs that do not answer
+	logs      *observer.ObservedLogs
 
 	detector *detector.Detector
 	output   *Output
