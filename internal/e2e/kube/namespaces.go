@@ -3,7 +3,9 @@ package kube
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -105,11 +107,12 @@ func (p plan) mountFolders() error {
 	if err := unix.Mount(kept, "/var/lib", "", unix.MS_BIND, ""); err != nil {
 		return err
 	}
-	// The machine's own devices are none of this node's.
-	if _, err := os.Stat("/etc/cdi"); err != nil {
+	// The machine's own devices, if it has a folder for them, are none of this node's.
+	err := unix.Mount("cdi", "/etc/cdi", "tmpfs", 0, "mode=755")
+	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
-	return unix.Mount("cdi", "/etc/cdi", "tmpfs", 0, "mode=755")
+	return err
 }
 
 // setUpNetwork gives the node its address. It sits on one end of a veth pair,
