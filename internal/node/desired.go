@@ -140,8 +140,15 @@ func taint(s *detector.Snapshot, faults []fault, c Config, fenced bool) *Taint {
 	}
 	bad := 0
 	wide := false
+	// Who has to leave a single GPU is told by its device.
+	worst.Effect = detector.NoSchedule
 	for _, f := range faults {
-		wide = wide || f.worst.Scope == detector.ScopeNode
+		if f.worst.Scope == detector.ScopeNode {
+			wide = true
+			if f.worst.Effect.Harder(worst.Effect) {
+				worst.Effect = f.worst.Effect
+			}
+		}
 		if f.gpu != nil {
 			bad++
 		}

@@ -181,6 +181,36 @@ func TestWhenANodeIsTainted(t *testing.T) {
 	}
 }
 
+// One GPU that has to be left does not end the work on the others, although none of
+// them gets new work.
+func TestOnlyAFaultOfTheNodeDrivesWorkOffAllDevices(t *testing.T) {
+	memory := bad(detector.UncorrectableMemory, detector.NoExecute, detector.ActResetGPU)
+	s := snapshot(gpu(0, detector.Unhealthy, memory), gpu(1, detector.Unhealthy, bad(detector.GPULost, detector.NoSchedule, detector.ActRebootNode)))
+	for _, c := range []struct {
+		name    string
+		node    []detector.Condition
+		devices bool
+		want    detector.Effect
+	}{
+		{name: "no device fencing", want: detector.NoExecute},
+		{name: "devices are fenced", devices: true, want: detector.NoSchedule},
+		{
+			name: "and the node has a fault", devices: true, want: detector.NoExecute,
+			node: []detector.Condition{bad(detector.DriverStuck, detector.NoExecute, detector.ActRebootNode)},
+		},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			s.Node = c.node
+			for i := range s.Node {
+				s.Node[i].Scope = detector.ScopeNode
+			}
+			if d := desired(s, DefaultConfig(), c.devices); d.Taint == nil || d.Taint.Effect != c.want {
+				t.Errorf("taint %v, want %s", d.Taint, c.want)
+			}
+		})
+	}
+}
+
 func TestConfigFromJSON(t *testing.T) {
 	c := DefaultConfig()
 	if err := json.Unmarshal([]byte(`{"taint":"never","taintWhenUnhealthy":3,"heartbeat":"1m"}`), &c); err != nil {
