@@ -1,5 +1,6 @@
 // Command app is the only program inside the test images. As the pause
-// container and by default it waits for a signal; "fail" ends it at once.
+// container and by default it waits for a signal; "fail" ends it at once, and "work"
+// ends badly at a signal, as work does that is not done.
 package main
 
 import (
@@ -15,4 +16,7 @@ func main() {
 	end := make(chan os.Signal, 1)
 	signal.Notify(end, syscall.SIGTERM, syscall.SIGINT)
 	<-end
+	if len(os.Args) > 1 && os.Args[1] == "work" {
+		os.Exit(1) //nolint:forbidigo // this is a main
+	}
 }
