@@ -120,11 +120,15 @@ func TestExtendedResourceIsRefused(t *testing.T) {
 		want           string
 	}{
 		{
-			"another class has it", "nvidia.com/gpu", []string{"--kubeconfig", taken}, exitError,
+			"another class has it", "nvidia.com/gpu",
+			[]string{"--kubeconfig", taken},
+			exitError,
 			"gpuvet: DeviceClass gpu.nvidia.com has the extended resource name nvidia.com/gpu already: the scheduler would take the newer class, and every such pod",
 		},
 		{
-			"the list is refused", "nvidia.com/gpu", []string{"--kubeconfig", classesServer(t, http.StatusForbidden)}, exitError,
+			"the list is refused", "nvidia.com/gpu",
+			[]string{"--kubeconfig", classesServer(t, http.StatusForbidden)},
+			exitError,
 			"gpuvet: whether another DeviceClass has the name nvidia.com/gpu cannot be known: list DeviceClasses: ",
 		},
 		{
