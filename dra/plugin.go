@@ -1,6 +1,7 @@
 package dra
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -54,6 +55,7 @@ type Options struct {
 	// Kube reads claims and namespaces.
 	Kube       kubernetes.Interface
 	KubeletDir string // /var/lib/kubelet; the same path in and outside of a container
+	Host       string // where the node's root is seen; by default /
 	CDIDir     string // where the runtime looks for specs: /var/run/cdi
 	Detector   Detector
 	Specs      Specs
@@ -112,6 +114,7 @@ func New(o Options) (*Plugin, error) {
 	if o.Begin == nil {
 		o.Begin = func(string) func(error) { return func(error) {} }
 	}
+	o.Host = cmp.Or(o.Host, "/")
 	if o.TenantLabel == nil {
 		o.TenantLabel = func() string { return "" }
 	}

@@ -1,13 +1,17 @@
 package dra
 
 import (
+	"bytes"
 	"context"
+	"errors"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"time"
 
+	securejoin "github.com/cyphar/filepath-securejoin"
 	"go.uber.org/zap"
 	resourceapi "k8s.io/api/resource/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -80,8 +84,8 @@ func (p *Plugin) sweepSoon() {
 }
 
 // sweep gives back the claims that were gone at the sweep before and are gone still,
-// and lists those that are gone now for the first time. Of a claim that the API server
-// says nothing about nothing changes.
+// and lists those that are gone now. Of a claim that the API server says nothing about
+// nothing changes; nor of one that the kubelet is to give back.
 func (p *Plugin) sweep(ctx context.Context, before map[string]bool) map[string]bool {
 	gone := map[string]bool{}
 	for _, c := range p.o.Detector.Snapshot().Claims {
@@ -94,13 +98,32 @@ func (p *Plugin) sweep(ctx context.Context, before map[string]bool) map[string]b
 			if before[c.UID] {
 				gone[c.UID] = true
 			}
-		case is && before[c.UID]:
+		case is && before[c.UID] && !p.known(c.UID):
 			p.giveBack(ctx, c)
 		case is:
 			gone[c.UID] = true
 		}
 	}
 	return gone
+}
+
+// known reports whether the kubelet knows a claim, and so gives it back once its
+// containers have ended. That may be long after the claim is gone: a pod that is deleted
+// by force has its whole grace period, and processes that hang in the driver have no
+// end. The kubelet's checkpoint (kubernetes, pkg/kubelet/cm/dra) names a claim from
+// before the first call of prepare until unprepare went well. Its format is the
+// kubelet's own, so it is but searched for the UID; where it cannot be read, nothing is
+// known.
+func (p *Plugin) known(claim string) bool {
+	file, err := securejoin.SecureJoin(p.o.Host, filepath.Join(p.o.KubeletDir, "dra_manager_state"))
+	if err != nil {
+		return false
+	}
+	checkpoint, err := os.ReadFile(file)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		p.o.Log.Warn("the kubelet's claims cannot be read", zap.Error(err))
+	}
+	return bytes.Contains(checkpoint, []byte(claim))
 }
 
 // gone reports whether a claim does not exist any more, or is another, or has other
@@ -141,7 +164,9 @@ func (p *Plugin) giveBack(ctx context.Context, c *detector.Claim) {
 	p.release(ctx, c)
 }
 
-// removeStrays removes what stands in files for claims that are not prepared.
+// removeStrays removes what stands in files for claims that are not prepared. One that
+// the kubelet knows may be prepared all the same, if our state was lost: its containers
+// could not be started again without.
 func (p *Plugin) removeStrays(ctx context.Context) {
 	claims, err := p.o.Specs.List()
 	if err != nil {
@@ -162,7 +187,7 @@ func (p *Plugin) ifNotPrepared(ctx context.Context, uid string, do func()) {
 	}
 	defer unlock()
 	s := p.o.Detector.Snapshot()
-	if c, held := s.Claim(uid); !held || !prepared(c, s) {
+	if c, held := s.Claim(uid); (!held || !prepared(c, s)) && !p.known(uid) {
 		do()
 	}
 }
@@ -176,6 +201,9 @@ func (p *Plugin) removeMetadata(ctx context.Context) {
 	for _, spec := range specs {
 		uid, _, _ := strings.Cut(strings.TrimPrefix(filepath.Base(spec), prefix), "_")
 		p.ifNotPrepared(ctx, uid, func() { p.removeFile(spec) })
+		if _, held := p.o.Detector.Snapshot().Claim(uid); !held && p.known(uid) {
+			return // without the ledger nobody can tell its folder from a stray one
+		}
 	}
 	folder := filepath.Join(p.o.KubeletDir, "plugins", pool.DriverName, "dra-device-metadata")
 	entries, _ := os.ReadDir(folder) // there is none before the first claim

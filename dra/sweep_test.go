@@ -5,6 +5,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -167,6 +168,39 @@ func TestClaimInTheWayIsLookedAtSoon(t *testing.T) {
 	})
 }
 
+// checkpoint has the kubelet know claims, by UID.
+func (w *world) checkpoint(uids ...string) {
+	w.t.Helper()
+	content := `{"Data":"{\"kind\":\"DRACheckpoint\",\"ClaimInfoStateList\":[`
+	for _, uid := range uids {
+		content += `{\"ClaimUID\":\"` + uid + `\",\"PodUIDs\":{}},`
+	}
+	if err := os.WriteFile(w.path("dra_manager_state"), []byte(content+`]}","Checksum":1}`), 0o600); err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+// The pod was deleted by force, and its containers have a long grace period.
+func TestClaimThatTheKubeletKnowsIsLeftToIt(t *testing.T) {
+	swept(t, func(t *testing.T, w *world) {
+		t.Helper()
+		w.checkpoint("uid-train")
+		defer w.sweeping()()
+		pass(time.Hour)
+		if got := w.claims(); !slices.Equal(got, []string{"uid-train"}) {
+			t.Errorf("held are %v", got)
+		}
+		if _, err := w.plugin.prepare(t.Context(), claim("next", "other", 0)); KindOf(err) != KindHeld {
+			t.Errorf("next: %v, while containers still have the device", err)
+		}
+		w.checkpoint()
+		pass(sweepGrace + time.Second)
+		if got := w.claims(); len(got) != 0 {
+			t.Errorf("the kubelet forgot it, and held are %v", got)
+		}
+	})
+}
+
 func TestClaimThatIsPreparedAgainIsNotSwept(t *testing.T) {
 	swept(t, func(t *testing.T, w *world) {
 		t.Helper()
@@ -224,6 +258,42 @@ func TestStraysAreRemovedAtTheStart(t *testing.T) {
 	for _, path := range kept {
 		if _, err := os.Lstat(path); err != nil {
 			t.Error(err)
+		}
+	}
+}
+
+func TestLostStateTakesNothingFromContainers(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.start()
+	kubelet := w.kubelet(nil)
+	c := w.allocate("train", "pod", nil, 0)
+	if _, err := kubelet.Prepare(t.Context(), c); err != nil {
+		t.Fatal(err)
+	}
+	w.end()
+	w.checkpoint(c.UID)
+	if err := os.RemoveAll(w.path("state")); err != nil {
+		t.Fatal(err)
+	}
+	w.start()
+	kubelet = w.kubelet(nil)
+	files := []string{
+		w.path("cdi", "gpu.gpuvet.dev-claim_uid-train.json"), w.path("cdi", pool.DriverName+"_metadata_uid-train_gpu-0.json"),
+		w.path("plugins", pool.DriverName, "dra-device-metadata", "team-a_train", "gpu-0", "metadata.json"),
+	}
+	w.plugin.removeStrays(t.Context())
+	for _, path := range files {
+		if _, err := os.Lstat(path); err != nil {
+			t.Errorf("a container that is started again would fail: %v", err)
+		}
+	}
+	if err := kubelet.Unprepare(t.Context(), c); err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range files {
+		if _, err := os.Lstat(path); !errors.Is(err, os.ErrNotExist) {
+			t.Errorf("given back, and %s stays: %v", path, err)
 		}
 	}
 }

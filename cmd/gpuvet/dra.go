@@ -51,7 +51,7 @@ func (d *daemon) allocate(cluster *node.Cluster, conf config, name string) error
 		Changed:    d.output.Look, Log: log,
 	})}
 	a.plugin, err = dra.New(dra.Options{
-		Node: name, Kube: client, KubeletDir: d.o.kubeletDir, CDIDir: d.o.cdiDir,
+		Node: name, Kube: client, KubeletDir: d.o.kubeletDir, CDIDir: d.o.cdiDir, Host: hostRoot(),
 		Detector: d.detector, Specs: specs, Look: d.sampler.Look, Limits: a.slices.Limits,
 		TenantLabel: func() string { return d.detector.Policy().Suspicion.NamespaceLabel },
 		Config:      conf.DRA, Log: log,
