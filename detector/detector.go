@@ -124,7 +124,7 @@ func (d *Detector) complete(e *Event) {
 		e.Boot = d.boot
 	}
 	if e.Mono == 0 {
-		e.Mono = max(e.Time.Sub(d.epoch), 1)
+		e.Mono = d.sinceBoot(e.Time)
 	}
 	e.Time = e.Time.Round(0) // from here on the wall clock alone
 	if e.ID == "" {
@@ -133,6 +133,16 @@ func (d *Detector) complete(e *Event) {
 		series := e.Boot + "/" + e.Source
 		e.ID = fmt.Sprintf("%s/%d", series, max(d.state.Folded[series]+1, uint64(e.Mono)))
 	}
+}
+
+// sinceBoot is a time on the clock since boot. One that another process has stamped
+// has the wall clock alone, which may have been set since the start: it is as long ago
+// as that clock says now.
+func (d *Detector) sinceBoot(at time.Time) time.Duration {
+	if now := time.Now(); at == at.Round(0) {
+		at = now.Add(-max(now.Round(0).Sub(at), 0))
+	}
+	return max(at.Sub(d.epoch), 1)
 }
 
 // publish makes a state the newest snapshot. d.mu is held.
