@@ -92,12 +92,13 @@ type Driver struct {
 	Root    string // what the driver's absolute paths are relative to
 }
 
-// Specs are the claims' specs on this node.
+// Specs are the claims' specs on this node. Calls about one claim must not overlap;
+// all others may.
 type Specs struct {
 	o     Options
 	parts source
 
-	mu sync.Mutex // guards what lies in Dir, and what was read of the node's specs
+	mu sync.Mutex // guards what was read of the node's specs
 }
 
 // source gives the edits of a mode for devices of one claim. Its error says why
@@ -155,10 +156,15 @@ func New(o Options) (*Specs, error) {
 // Ready says why no container can be given the device at present: a device node
 // that is missing, or that no spec of the node names it. It is nil if one can.
 func (s *Specs) Ready(d Device) error {
+	_, err := s.look([]Device{d})
+	return err
+}
+
+// look waits for files of others, which may take as long as it likes.
+func (s *Specs) look(devices []Device) (edits, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	_, err := s.parts([]Device{d})
-	return err
+	return s.parts(devices)
 }
 
 // Write makes the spec of a claim, by its UID, in place of one that it has
@@ -167,8 +173,6 @@ func (s *Specs) Ready(d Device) error {
 // are for every container of the claim. Where [Specs.Ready] has a reason against
 // one of the devices, that is the error.
 func (s *Specs) Write(claim string, devices []Device, variables ...string) (map[string][]string, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
 	ids, err := s.write(claim, devices, variables)
 	if err != nil {
 		return nil, fmt.Errorf("write CDI spec of claim %s: %w", claim, err)
@@ -178,7 +182,7 @@ func (s *Specs) Write(claim string, devices []Device, variables ...string) (map[
 
 func (s *Specs) write(claim string, devices []Device, variables []string) (map[string][]string, error) {
 	devices = once(devices)
-	parts, err := s.parts(devices)
+	parts, err := s.look(devices)
 	if err != nil {
 		return nil, err
 	}

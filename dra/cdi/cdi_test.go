@@ -7,8 +7,10 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	oci "github.com/opencontainers/runtime-spec/specs-go"
@@ -167,6 +169,33 @@ func TestRemovedClaimsAreGone(t *testing.T) {
 	}
 	wantClaims(t, s, another)
 	want(t, dir, "gpu.gpuvet.dev-claim_"+another+".json", "nvidia.yaml")
+}
+
+func TestRemoveDoesNotWaitForWhoLooksAtTheNode(t *testing.T) {
+	dir := t.TempDir()
+	write(t, newSpecs(t, cdi.Options{Mode: cdi.None, Dir: dir}), claim, []cdi.Device{gpu(0)})
+	asked, answer := make(chan struct{}), make(chan struct{})
+	s := newSpecs(t, cdi.Options{Mode: cdi.Minimal, Dir: dir, Driver: func() (cdi.Driver, error) {
+		close(asked)
+		<-answer // a file system that hangs
+		return cdi.Driver{}, errors.New("no driver")
+	}})
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	defer close(answer)
+	wg.Go(func() { _ = s.Ready(gpu(0)) })
+	<-asked
+	removed := make(chan error, 1)
+	wg.Go(func() { removed <- s.Remove(claim) })
+	select {
+	case err := <-removed:
+		if err != nil {
+			t.Fatal(err)
+		}
+		wantClaims(t, s)
+	case <-time.After(10 * time.Second):
+		t.Error("a pod cannot end while a driver is looked for")
+	}
 }
 
 func TestSpecThatNoRuntimeWouldReadIsNotWritten(t *testing.T) {

@@ -22,10 +22,9 @@ const (
 	unfinished = ".json.new"
 )
 
-// Remove removes the spec of a claim. That there is none is no error.
+// Remove removes the spec of a claim. That there is none is no error. It does not wait
+// for those who look at what others have put on the node.
 func (s *Specs) Remove(claim string) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
 	for _, suffix := range []string{finished, unfinished} {
 		if err := os.Remove(s.file(claim, suffix)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return fmt.Errorf("remove CDI spec of claim %s: %w", claim, err)
