@@ -213,21 +213,20 @@ func against(c *Claim, claims []*Claim, released []ReleasedClaim) error {
 		}
 	}
 	for _, r := range released {
-		if r.UID == c.UID && !known && r.hadAll(c.Pods) {
+		if r.UID == c.UID && !known && r.over(c.Pods) {
 			return fmt.Errorf("claim was given back a moment ago, and no other pod asks for it: a call that came late")
 		}
 	}
 	return nil
 }
 
-// hadAll reports whether the claim was prepared for all these pods already.
-func (r ReleasedClaim) hadAll(pods []ClaimPod) bool {
-	for _, p := range pods {
-		if !slices.Contains(r.Pods, p) {
-			return false
-		}
-	}
-	return true
+// over reports whether there is nobody to prepare the claim for: no pod but those that
+// had it. If only some of them are left, the others have ended since, and those that are
+// left may have come to the node too late for the first time.
+func (r ReleasedClaim) over(pods []ClaimPod) bool {
+	had := func(p ClaimPod) bool { return slices.Contains(r.Pods, p) }
+	some := len(pods) > 0 && len(pods) < len(r.Pods)
+	return !some && !slices.ContainsFunc(pods, func(p ClaimPod) bool { return !had(p) })
 }
 
 // overlap names a device that both claims want for themselves.

@@ -131,6 +131,25 @@ func TestLateCallIsToldFromTheNextPod(t *testing.T) {
 	}
 }
 
+// Both pods had the claim reserved when it was prepared for the first one, which had
+// ended before the node got to the second one.
+func TestPodThatComesToASharedClaimLateGetsIt(t *testing.T) {
+	l := newLedger(t)
+	both := claimOf("a", "first", wholeGPU(slot))
+	both.Pods = append(both.Pods, ClaimPod{Name: "second", UID: "uid-second"})
+	l.claim(KindClaimIntended, both)
+	l.claim(KindClaimPrepared, both)
+	l.claim(KindClaimReleased, both)
+	if _, taken := l.claim(KindClaimIntended, both).Claim("a"); taken {
+		t.Error("it was taken while nobody had said that the first pod has ended")
+	}
+	left := claimOf("a", "second", wholeGPU(slot))
+	left.Pods = both.Pods[1:]
+	if _, taken := l.claim(KindClaimIntended, left).Claim("a"); !taken {
+		t.Errorf("the second pod's was not taken: %v", view(l.state).Against(left))
+	}
+}
+
 func TestPreparingThatFailedMayBeTriedAgain(t *testing.T) {
 	l := newLedger(t)
 	c := claimOf("a", "first", wholeGPU(slot))
