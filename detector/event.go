@@ -170,10 +170,21 @@ func (e *Event) saved() bool {
 	case KindDriverEvent:
 		// Errors that were corrected come by the thousand, and their counter tells of
 		// them too.
-		return e.Fields["type"] != string(nvml.EventSingleBitECC)
+		code, _ := strconv.Atoi(e.Fields["xid"])
+		return e.Fields["type"] != string(nvml.EventSingleBitECC) && !raisedAtWill(code)
+	case KindXid:
+		return e.Source == SourceEvents && (e.Xid == nil || !raisedAtWill(e.Xid.Code))
 	default:
 		return e.Source == SourceEvents
 	}
+}
+
+// raisedAtWill reports whether any process can bring about an Xid. It may do so by the
+// thousand, and a fault of the hardware must not wait behind them for the disk; the
+// kernel log, which can be read again, tells of them too.
+func raisedAtWill(code int) bool {
+	entry, known := xid.Lookup(code)
+	return known && categoryClass(entry.Category) == Application
 }
 
 // number gives the n of an ID and the part that it counts within. An ID of

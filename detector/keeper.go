@@ -140,15 +140,28 @@ func (k *keeper) keep(s *State, e *Event, transitions []Transition) uint64 {
 	if len(transitions) == 0 && !e.saved() {
 		room -= maxBacklog / 4
 	}
-	switch {
-	case !awaited(before, s, e) && k.repeats.swallow(e, &entry.entry):
-	case len(k.backlog) < room:
-		k.backlog = append(k.backlog, entry)
-	default:
-		k.report.TrailLost++
+	if e != nil && !e.repeatable() {
+		// It may end, clear or hand on what they were about: in the trail they stand
+		// before it, as they were folded.
+		owed, _ := k.repeats.settle(s.Mono, true)
+		for _, entry := range owed {
+			k.queue(entry, maxBacklog-maxBacklog/4)
+		}
+	}
+	if awaited(before, s, e) || !k.repeats.swallow(e, &entry.entry) {
+		k.queue(entry, room)
 	}
 	k.poke()
 	return k.last
+}
+
+// queue has a record wait for the disk, if no more than room of them do.
+func (k *keeper) queue(entry trailEntry, room int) {
+	if len(k.backlog) >= room {
+		k.report.TrailLost++
+		return
+	}
+	k.backlog = append(k.backlog, entry)
 }
 
 func (k *keeper) poke() {

@@ -19,7 +19,7 @@ type repeatKey struct {
 	kind     Kind
 	pci      string
 	code     int
-	event    string // type and code of a driver event, severity of an error of a bus or link
+	event    string // type and code of a driver event, severity and minor number of a line
 	instance string // of a MIG device
 	tenant   string
 }
@@ -41,17 +41,29 @@ func awaited(before, after *State, e *Event) bool {
 	if e == nil {
 		return false
 	}
-	i, known := after.gpu(e.GPU.PCI)
-	if !known {
-		return false
+	if counts(before.Node, after.Node) {
+		return true
 	}
-	var was []Condition
-	if j, known := before.gpu(e.GPU.PCI); known {
-		was = before.GPUs[j].Conditions
+	for _, g := range after.GPUs {
+		var was []Condition
+		if i, known := before.gpu(g.PCI); known {
+			if before.GPUs[i] == g {
+				continue
+			}
+			was = before.GPUs[i].Conditions
+		}
+		if counts(was, g.Conditions) {
+			return true
+		}
 	}
-	return slices.ContainsFunc(after.GPUs[i].Conditions, func(c Condition) bool {
+	return false
+}
+
+// counts reports whether a fault that is not told often enough yet was told once more.
+func counts(before, after []Condition) bool {
+	return slices.ContainsFunc(after, func(c Condition) bool {
 		same := func(o Condition) bool { return o.Reason == c.Reason && o.Incident == c.Incident && o.Count == c.Count }
-		return c.Repeat > 0 && !slices.ContainsFunc(was, same)
+		return c.Repeat > 0 && !slices.ContainsFunc(before, same)
 	})
 }
 
@@ -81,6 +93,11 @@ func (r repeats) swallow(e *Event, entry *Entry) bool {
 	}
 }
 
+// repeatedLines are the lines of the kernel log without a code that may come by the
+// thousand. A client of another version than the driver brings one about each time
+// that it starts.
+var repeatedLines = []Kind{KindPCIe, KindLink, KindInit, KindGPULost, KindHang, KindRecovery, KindSoftware}
+
 // keyOf is what events have in common that repeat each other, if any may.
 func keyOf(e *Event) (repeatKey, bool) {
 	key := repeatKey{kind: e.Kind, pci: e.GPU.PCI, instance: e.GPU.instance(), tenant: e.Holder.tenant()}
@@ -91,12 +108,18 @@ func keyOf(e *Event) (repeatKey, bool) {
 		key.code, key.event = e.SXid.Code, e.SXid.Switch
 	case e.Kind == KindDriverEvent:
 		key.event = e.Fields["type"] + "/" + e.Fields["code"]
-	case e.Source == SourceKernelLog && (e.Kind == KindPCIe || e.Kind == KindLink):
-		key.event = e.Fields["severity"]
+	case e.Source == SourceKernelLog && slices.Contains(repeatedLines, e.Kind):
+		key.event = e.Fields["severity"] + "/" + e.Fields["minor"]
 	default:
 		return repeatKey{}, false
 	}
 	return key, true
+}
+
+// repeatable reports whether other events may be mere repetitions of this one.
+func (e *Event) repeatable() bool {
+	_, repeatable := keyOf(e)
+	return repeatable
 }
 
 // settle gives the records of those that none stands for and that nothing has
