@@ -116,9 +116,9 @@ func (f *folding) symptom(g *GPU, i int, v Verdict, cause string, news uint64) {
 	m.Count, m.Symptom, m.Bare = news, true, 0
 	first := !slices.ContainsFunc(c.Members, func(o Member) bool { return o.Kind == m.Kind && o.Code == m.Code })
 	c.join(m)
-	if v.Class != Application {
+	if v.Class != Application && v.Class != Information {
 		// The device has told of it. What any process can bring about keeps no fault
-		// from ending.
+		// from ending, and Xid 43, which one can, is no more than information.
 		if e.Time.After(c.Last) {
 			c.Last = e.Time
 		}

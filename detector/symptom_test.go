@@ -243,3 +243,14 @@ func TestCodeThatTheDriverPrintsRarelyNeedsNoRepeat(t *testing.T) {
 	s.xid(2, gpuA, 119, "x")
 	s.says(gpuA + " ResetRequired raised: Xid 119")
 }
+
+// Xid 43 is information by the catalogue, and any process can bring it about.
+func TestInformationAboutAProcessKeepsNoFaultFromEnding(t *testing.T) {
+	s := newScript(t)
+	s.driver(1, "a")
+	s.fold(Event{Source: SourceKernelLog, Kind: KindXid, Time: at(10), GPU: Device{PCI: gpuA}, Xid: &Report{Code: 79}})
+	for n := range 60 {
+		s.fold(Event{Source: SourceKernelLog, Kind: KindXid, Time: at(float64(11 + n)), GPU: Device{PCI: gpuA}, Xid: &Report{Code: 43}})
+	}
+	s.status(gpuA, Healthy)
+}
