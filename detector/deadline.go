@@ -110,7 +110,7 @@ func (s *State) deadline(now time.Time, mono time.Duration) time.Time {
 // fault of the node.
 func (c *Condition) due(g *GPU, now time.Time, mono time.Duration) time.Time {
 	switch {
-	case c.Held != nil && c.Polled && g != nil && g.Well == 0:
+	case c.Held != nil && c.Polled && g != nil && (!g.answers() || g.Missing):
 		return time.Time{}
 	case c.Held != nil:
 		return now.Add(*c.Held - mono)

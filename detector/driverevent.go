@@ -63,9 +63,11 @@ func (f *folding) driverEvent() {
 
 // sameFault reports whether a fault, of which another event has just told, is that
 // of the present one, which has no Xid to know it by: most of what happens is told
-// as an operational event too.
+// as an operational event too. A fault that nobody sees yet hides no other, nor does
+// a suspicion, which is of what tenants do.
 func (f *folding) sameFault(c Condition, v Verdict) bool {
-	return c.Event && c.Class != Application && !v.Effect.Harder(c.Effect) && !f.outlived(nil, c) && f.event.Time.Sub(c.Last).Abs() <= mergeSpan
+	shown := c.Visible() || c.Effect.Fences() || c.Reason == v.Reason
+	return c.Event && shown && c.Reason != SuspectedByTenants && c.Class != Application && !v.Effect.Harder(c.Effect) && !f.outlived(nil, c) && f.event.Time.Sub(c.Last).Abs() <= mergeSpan
 }
 
 // alike adds to a fault that it was told in another form too: as an Xid, after an

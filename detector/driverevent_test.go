@@ -323,3 +323,11 @@ func TestDriverThatTellsEverythingTwiceHasOneFaultEach(t *testing.T) {
 		n.is(t, "Unhealthy Unhealthy Unhealthy")
 	})
 }
+
+func TestFaultThatNobodySeesHidesNoWarning(t *testing.T) {
+	s := newScript(t)
+	s.driver(1, "a")
+	s.gpu(10, gpuA, KindPCIeErrors, map[string]string{"text": "2 more non-fatal PCIe errors"})
+	s.event(11, gpuA, nvml.Event{Type: nvml.EventOperational, Operational: &nvml.Operational{Severity: "recoverable", Attributes: []string{"threshold-exceeded"}}})
+	s.says(gpuA + " HardwareWarning raised: NVML event operational, recoverable, threshold-exceeded")
+}

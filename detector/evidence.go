@@ -29,7 +29,6 @@ func (f *folding) settle() {
 			g.Well = 0
 			if well {
 				g.Well = max(f.next.Mono, 1)
-				f.pollAnew(g)
 			}
 		}
 		changes := func(c Condition) bool {
@@ -83,7 +82,8 @@ func (g *GPU) well() bool {
 }
 
 // pollAnew has the hold of what each poll tells begin with the first answer: a
-// poll that had none is no sign.
+// poll that had none is no sign. What the GPU asks for meanwhile makes no difference:
+// a row remap that waits hides nothing else.
 func (f *folding) pollAnew(g *GPU) {
 	polled := func(c Condition) bool { return c.Polled && c.Held != nil }
 	if !slices.ContainsFunc(g.Conditions, polled) {

@@ -69,3 +69,14 @@ func TestGPUThatIsNeverRegisteredIsFencedAfterAWhile(t *testing.T) {
 		s.status(gpuA, Unhealthy)
 	}
 }
+
+func TestWhatElseIsAmissHidesNoFabricFault(t *testing.T) {
+	s := newScript(t)
+	s.driver(1, "a")
+	s.gpu(2, gpuA, KindRemapPending, map[string]string{"pending": "true"})
+	s.gpu(3, gpuA, KindFabricNotReady, map[string]string{"so": "true"})
+	s.rest(302)
+	s.status(gpuA, Degraded)
+	s.rest(304)
+	s.status(gpuA, Unhealthy)
+}

@@ -241,6 +241,9 @@ func (f *folding) fact() {
 	case KindGPUBack:
 		f.lower(g, GPULost)
 	case KindFresh:
+		if !g.Fresh {
+			f.pollAnew(g)
+		}
 		g.Fresh = true
 	case KindStale:
 		g.Fresh = false
