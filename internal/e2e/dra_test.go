@@ -25,10 +25,7 @@ import (
 const gpuClass = "gpu.gpuvet.dev"
 
 // offering is the node that has a kubelet, with a daemon that offers its GPUs.
-type offering struct {
-	watched
-	log func() string
-}
+type offering struct{ watched }
 
 // offer starts the DaemonSet, has it offer the GPUs of a fleet, and waits until the API
 // server and the kubelet know of them.
@@ -40,14 +37,14 @@ func offer(t *testing.T, o daemon.SetOptions) (*shippedSet, *offering) {
 	set := daemon.StartSet(t, cluster, o)
 	s := &shippedSet{Set: set, watched: watched{daemon: set, node: kube.NodeName, fleet: o.Fleet}}
 	s.AwaitReady(t)
-	return s, offered(t, s.watched, s.Log)
+	return s, offered(t, s.watched)
 }
 
 // offered waits until the GPUs can be had. At the end of the test, after its pods are
 // gone, nothing may be held.
-func offered(t *testing.T, w watched, log func() string) *offering {
+func offered(t *testing.T, w watched) *offering {
 	t.Helper()
-	o := &offering{watched: w, log: log}
+	o := &offering{w}
 	o.awaitHealthy(t)
 	o.awaitOffered(t)
 	t.Cleanup(func() {

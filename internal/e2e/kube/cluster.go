@@ -113,6 +113,20 @@ func (c *Cluster) FreezeAPIServer() error { return c.apiServer.signal(syscall.SI
 // ThawAPIServer lets it go on, if it was frozen.
 func (c *Cluster) ThawAPIServer() error { return c.apiServer.signal(syscall.SIGCONT) }
 
+// RestartKubelet kills the kubelet, starts it again and waits until the node is ready.
+// Containers run on.
+func (c *Cluster) RestartKubelet(ctx context.Context) error {
+	for _, p := range c.processes {
+		if p.name == "kubelet" {
+			p.kill()
+		}
+	}
+	if err := c.startKubelet(ctx); err != nil {
+		return err
+	}
+	return c.awaitNode(ctx)
+}
+
 // WakeControllers starts everything that acts on objects anew: after an outage
 // each of them waits for up to a minute before it asks again.
 func (c *Cluster) WakeControllers(ctx context.Context) error {
