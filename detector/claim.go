@@ -18,9 +18,10 @@ type Claim struct {
 	Devices   []ClaimDevice `json:"devices,omitempty"`
 	// Prepared: containers may have the devices. Before, it is an intent, of which a
 	// part may have been carried out.
-	Prepared bool      `json:"prepared,omitempty"`
-	Boot     string    `json:"boot,omitempty"` // under which it was prepared, or intended
-	Since    time.Time `json:"since,omitzero"` // of the intent
+	Prepared bool          `json:"prepared,omitempty"`
+	Boot     string        `json:"boot,omitempty"` // under which it was prepared, or intended
+	Since    time.Time     `json:"since,omitzero"` // of the intent
+	Mono     time.Duration `json:"mono,omitempty"` // of the intent, since that boot
 	// Xids are those of its own work that were told of, at most 16.
 	Xids []int `json:"xids,omitempty"`
 }
@@ -82,7 +83,10 @@ func (f *folding) claim() {
 	case KindClaimPrepared:
 		if known {
 			prepared := *f.next.Claims[i]
-			prepared.Prepared, prepared.Boot = true, f.event.Boot
+			if prepared.Boot != f.event.Boot {
+				prepared.Boot, prepared.Mono = f.event.Boot, f.event.Mono
+			}
+			prepared.Prepared = true
 			f.setClaim(i, &prepared)
 		}
 	case KindClaimReleased:
@@ -108,11 +112,14 @@ func (f *folding) intendClaim(c *Claim, i int, known bool) {
 	}
 	intended := *c
 	intended.Prepared, intended.Boot, intended.Since = false, f.event.Boot, f.event.Time
+	intended.Mono = f.event.Mono
 	if known {
 		was := f.next.Claims[i]
 		// It is prepared again for the next pod, or after a boot.
 		intended.Since, intended.Xids = was.Since, was.Xids
-		intended.Prepared = was.Prepared && was.Boot == f.event.Boot
+		if was.Boot == f.event.Boot {
+			intended.Prepared, intended.Mono = was.Prepared, was.Mono
+		}
 		f.setClaim(i, &intended)
 		return
 	}
@@ -264,10 +271,20 @@ func (f *folding) attribute() {
 	if e.Holder != nil || e.GPU.PCI == "" {
 		return
 	}
-	claims := f.next.holding(e.GPU)
-	if len(claims) == 1 { // of several nobody can say which
-		e.Holder = f.next.Claims[claims[0]].holder()
+	if c, ok := f.culprit(); ok {
+		e.Holder = f.next.Claims[c].holder()
 	}
+}
+
+// culprit is the claim, by number, whose work must have raised what was reported: the
+// only one that had the device, and had it then. Of several nobody can say which, and
+// what is told late may be of somebody before.
+func (f *folding) culprit() (int, bool) {
+	claims := f.next.holding(f.event.GPU)
+	if len(claims) != 1 || f.event.Mono < f.next.Claims[claims[0]].Mono {
+		return 0, false
+	}
+	return claims[0], true
 }
 
 // holding are the claims, by number, whose containers have a part of a device.
@@ -293,17 +310,17 @@ func (s *State) holders(d Device) []Holder {
 
 // blame tells the claim whose work raised an application's Xid, once for each code.
 func (f *folding) blame(g *GPU) {
-	claims := f.next.holding(f.event.GPU)
-	if len(claims) != 1 {
+	i, ok := f.culprit()
+	if !ok {
 		return
 	}
 	code := f.event.Xid.Code
-	c := *f.next.Claims[claims[0]]
+	c := *f.next.Claims[i]
 	if slices.Contains(c.Xids, code) || len(c.Xids) >= maxClaimXids {
 		return
 	}
 	c.Xids = append(slices.Clip(c.Xids), code)
-	f.setClaim(claims[0], &c)
+	f.setClaim(i, &c)
 	cause := fmt.Sprintf("Xid %d", code)
 	if text := f.event.Xid.Text; text != "" {
 		cause += ": " + text

@@ -241,3 +241,21 @@ func TestHardwareFaultNamesThoseWhoHoldTheGPU(t *testing.T) {
 		t.Errorf("holders (-want +got):\n%s", diff)
 	}
 }
+
+// The kernel log's backlog may be read when the device is another claim's already.
+func TestClaimIsNotBlamedForWhatCameBeforeIt(t *testing.T) {
+	l := newLedger(t)
+	c := claimOf("b", "second", wholeGPU(slot))
+	l.claim(KindClaimIntended, c)
+	l.claim(KindClaimPrepared, c)
+	before := time.Duration(l.n-2) * time.Second
+	e := Event{
+		ID: "boot-1/kmsg/1", Source: SourceKernelLog, Kind: KindXid, Boot: "boot-1", Mono: before, Time: time.Date(2026, 1, 2, 3, 4, 0, 0, time.UTC).Add(before),
+		GPU: Device{PCI: slot}, Xid: &Report{Code: 31},
+	}
+	s, _, _ := fold(l.state, l.policy, e)
+	i, _ := s.gpu(slot)
+	if got, _ := view(s).Claim("b"); len(got.Xids) != 0 || len(s.GPUs[i].Tenants) != 0 {
+		t.Errorf("an Xid of before the claim is put down to it: %v, %v", got.Xids, s.GPUs[i].Tenants)
+	}
+}
