@@ -48,7 +48,12 @@ func (d *daemon) connect(cluster *node.Cluster, conf config, history *trail.Trai
 		PodEvents: func(namespace string) node.Events { return core.Events(namespace) },
 		Fenced:    func() bool { return d.allocation != nil && d.allocation.slices.Fences() },
 		Undecided: func() bool { return d.allocation != nil && d.allocation.slices.Undecided() },
-		Submit:    d.detector.Submit, History: news,
+		PluginChanged: func() {
+			if d.allocation != nil {
+				d.allocation.slices.Look()
+			}
+		},
+		Submit: d.detector.Submit, History: news,
 		Observe: func(call string, took time.Duration, err error) {
 			d.exporter.ObserveCall("kubernetes", call, took, err)
 		},

@@ -44,6 +44,8 @@ type Options struct {
 	// Undecided reports whether Fenced cannot tell yet, as for a moment after a start:
 	// the taint stays as it is meanwhile. Nil: it always can.
 	Undecided func() bool
+	// PluginChanged is called when [Output.PluginGPUs] answers otherwise than before.
+	PluginChanged func()
 	// Submit folds an event and returns when it is on disk: detector.Submit.
 	Submit func(context.Context, detector.Event) (*detector.Snapshot, error)
 	// History is where the Events come from; its zero value: there are none.
@@ -68,6 +70,7 @@ type Output struct {
 	mu       sync.Mutex // guards what follows
 	snapshot *detector.Snapshot
 	node     *observed
+	plugin   int64 // as last seen
 	progress progress
 }
 
@@ -87,6 +90,9 @@ func New(o Options) *Output {
 	}
 	if o.Fenced == nil {
 		o.Fenced = func() bool { return false }
+	}
+	if o.PluginChanged == nil {
+		o.PluginChanged = func() {}
 	}
 	if o.Undecided == nil {
 		o.Undecided = func() bool { return false }
@@ -154,10 +160,7 @@ func (o *Output) Look() {
 func (o *Output) PluginGPUs() int64 {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if o.node == nil {
-		return 0
-	}
-	return o.node.plugin
+	return o.plugin
 }
 
 // take makes a snapshot the newest, unless a newer one came first.
@@ -176,12 +179,17 @@ func (o *Output) take(s *detector.Snapshot) {
 func (o *Output) see(n *corev1.Node) {
 	seen := observe(n)
 	o.mu.Lock()
-	defer o.mu.Unlock()
 	if o.node != nil && seen.number < o.node.number {
+		o.mu.Unlock()
 		return
 	}
-	o.node = seen
+	news := seen.plugin != o.plugin
+	o.node, o.plugin = seen, seen.plugin
 	o.poke()
+	o.mu.Unlock()
+	if news {
+		o.options.PluginChanged()
+	}
 }
 
 // lose says that what was seen of the node is not so any more.

@@ -10,6 +10,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"gpuvet.dev/detector"
@@ -444,6 +445,32 @@ func TestDryRunWritesNothingAndSaysWhat(t *testing.T) {
 		}
 		if w.detector.Snapshot().Applied.Taint != nil {
 			t.Error("a dry run noted a taint")
+		}
+	})
+}
+
+// Who else gives out the GPUs is told at once, and not forgotten while the API server is
+// away.
+func TestDevicePluginIsNews(t *testing.T) {
+	inWorld(t, func(w *world) {
+		w.begin(2)
+		w.api.change(func(n *corev1.Node) {
+			n.Status.Allocatable = corev1.ResourceList{pluginResource: resource.MustParse("2")}
+		})
+		pass(time.Second)
+		if n, told := w.output.PluginGPUs(), w.plugged.Load(); n != 2 || told != 1 {
+			t.Errorf("%d GPUs of a plugin, told %d times; want 2, once", n, told)
+		}
+		w.api.outage(true)
+		pass(20 * time.Second)
+		if n := w.output.PluginGPUs(); n != 2 {
+			t.Errorf("%d GPUs of a plugin while the API server is away, want 2 as before", n)
+		}
+		w.api.outage(false)
+		w.api.change(func(n *corev1.Node) { n.Status.Allocatable = nil })
+		pass(20 * time.Second)
+		if n, told := w.output.PluginGPUs(), w.plugged.Load(); n != 0 || told != 2 {
+			t.Errorf("%d GPUs of a plugin, told %d times; want none, twice", n, told)
 		}
 	})
 }

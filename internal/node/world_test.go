@@ -32,6 +32,7 @@ type world struct {
 	fenced atomic.Bool // sick GPUs are fenced one by one
 	// undecided: that is not known yet
 	undecided atomic.Bool
+	plugged   atomic.Int64 // how often a device plugin was news
 	cursor    uint64
 	silent    map[int]bool // the GPUs that do not answer
 	logs      *observer.ObservedLogs
@@ -97,7 +98,7 @@ func (w *world) start() {
 	w.life, w.detector = l, d
 	w.output = New(Options{
 		Nodes: w.api.client.Nodes(), Events: w.api.client.Events("default"), NodeName: nodeName, Config: w.config,
-		PodEvents: func(namespace string) Events { return w.api.client.Events(namespace) }, Fenced: w.fenced.Load, Undecided: w.undecided.Load,
+		PodEvents: func(namespace string) Events { return w.api.client.Events(namespace) }, Fenced: w.fenced.Load, Undecided: w.undecided.Load, PluginChanged: func() { w.plugged.Add(1) },
 		Submit: func(ctx context.Context, e detector.Event) (*detector.Snapshot, error) {
 			l.mu.Lock()
 			dead := l.dead
