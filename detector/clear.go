@@ -43,7 +43,7 @@ func (f *folding) clearByHand() {
 			g.Waived = append(slices.Clone(g.Waived), c.Reason)
 		case c.Fact == SourceKernelLog:
 			c.Fact = "" // the kernel log may never take back what it said
-			g.Recovery = 0
+			g.Recovery = nil
 		default:
 			c.Event = false // what is left of it ends with the fact
 		}

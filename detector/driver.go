@@ -105,7 +105,7 @@ func (f *folding) driverLoading() {
 func (f *folding) driverRenewed() {
 	for i := range f.next.GPUs {
 		g := f.own(i)
-		g.Fresh, g.Pending, g.Retiring, g.Recovery, g.Reset = false, false, false, 0, 0
+		g.Fresh, g.Pending, g.Retiring, g.Recovery, g.Reset = false, false, false, nil, 0
 		f.asksNoMore(g, "")
 	}
 }

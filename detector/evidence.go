@@ -78,7 +78,7 @@ func ended(why string, c Condition) string {
 
 // well reports whether the GPU answers and asks for nothing.
 func (g *GPU) well() bool {
-	return g.answers() && !g.Missing && g.Recovery == 0 && !g.Pending && !g.Retiring
+	return g.answers() && !g.Missing && (g.Recovery == nil || *g.Recovery == 0) && !g.Pending && !g.Retiring
 }
 
 // pollAnew has the hold of what each poll tells begin with the first answer: a

@@ -334,3 +334,21 @@ func TestHangingDiskStopsNoDriverEvent(t *testing.T) {
 		}
 	})
 }
+
+func TestRecoveryActionThatWasNotToldIsNotNone(t *testing.T) {
+	s := newScript(t)
+	is := func(want *int) {
+		t.Helper()
+		g, _ := view(s.state).GPU(gpuA)
+		if diff := cmp.Diff(want, g.Recovery); diff != "" {
+			t.Errorf("recovery action (-want +got):\n%s", diff)
+		}
+	}
+	s.fold(Event{Source: SourceState, Kind: KindDriverLoaded, Time: at(1), Fields: map[string]string{"load": "a"}})
+	s.gpu(2, gpuA, KindGPUFound, nil)
+	is(nil)
+	s.gpu(3, gpuA, KindRecoveryAction, map[string]string{"action": "0"})
+	is(new(0))
+	s.fold(Event{Source: SourceState, Kind: KindDriverLoaded, Time: at(4), Fields: map[string]string{"load": "b"}})
+	is(nil) // another driver may not know it
+}

@@ -317,7 +317,7 @@ var recoveryReasons = []Reason{ResetRequired, RebootRequired, LinkFault}
 // what it asked for before is no longer a fact.
 func (f *folding) recovery(g *GPU, action int) {
 	f.takenBack(g, g.Recovery, action)
-	g.Recovery = action
+	g.Recovery = &action
 	v := recovery(action)
 	f.asksNoMore(g, v.Reason)
 	f.raise(g.PCI, v, "recovery action "+nvml.RecoveryAction(action).String(), "", true)

@@ -83,7 +83,11 @@ func (f *folding) resets(g *GPU) {
 
 // takenBack notes that the driver, which asked for a reset of the GPU, asks for
 // nothing any more under the same loading: it was reset.
-func (f *folding) takenBack(g *GPU, was, is int) {
+func (f *folding) takenBack(g *GPU, before *int, is int) {
+	if before == nil {
+		return
+	}
+	was := *before
 	asked := was == int(nvml.RecoverGPUReset) || was == int(nvml.RecoverDrainAndReset) || was == int(nvml.RecoverBusReset)
 	if asked && is == int(nvml.RecoverNone) {
 		g.Reset, g.Well = max(g.Reset, f.event.Mono), 0

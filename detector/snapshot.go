@@ -41,7 +41,7 @@ type GPUView struct {
 	Status     Status      `json:"status"`
 	Fresh      bool        `json:"fresh"`
 	Missing    bool        `json:"missing,omitempty"`
-	Recovery   int         `json:"recovery"`             // NVML field 230
+	Recovery   *int        `json:"recovery,omitempty"`   // NVML field 230; nil: it was not told
 	Conditions []Condition `json:"conditions,omitempty"` // the visible ones, worst first
 	Ignored    []Ignored   `json:"ignored,omitempty"`    // what is no condition for a while
 	Unheeded   []Condition `json:"unheeded,omitempty"`   // the faults that stand and are ignored, worst first: they have no effect

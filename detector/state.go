@@ -96,7 +96,7 @@ type GPU struct {
 
 	Fresh    bool `json:"fresh,omitempty"`    // it answers
 	Missing  bool `json:"missing,omitempty"`  // gone from the inventory
-	Recovery int  `json:"recovery,omitempty"` // the action that the driver asks for, NVML field 230
+	Recovery *int `json:"recovery,omitempty"` // the action that the driver asks for, NVML field 230; nil: it was not told
 	Pending  bool `json:"pending,omitempty"`  // a row remap waits
 	Retiring bool `json:"retiring,omitempty"` // a retired page waits
 	// Well is since when it answers and asks for nothing, since boot; zero: it does not.

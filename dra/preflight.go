@@ -134,8 +134,11 @@ func (d wished) tolerates(c detector.Condition) bool {
 // asked judges by what the driver asks for, where that is no fault yet because the
 // policy holds it back. A person who ignores it for a while is heard.
 func asked(g *detector.GPUView) *verdict {
+	if g.Recovery == nil {
+		return nil
+	}
 	var v verdict
-	switch nvml.RecoveryAction(g.Recovery) {
+	switch nvml.RecoveryAction(*g.Recovery) {
 	case nvml.RecoverGPUReset, nvml.RecoverBusReset:
 		v = verdict{detector.ResetRequired, detector.ActResetGPU}
 	case nvml.RecoverDrainP2P:

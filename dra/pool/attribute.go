@@ -47,7 +47,10 @@ var attributes = []attribute{
 	}},
 	{"healthState", ours, func(s subject) *resourceapi.DeviceAttribute { return text(string(s.device.Status)) }},
 	{"recoveryAction", ours, func(s subject) *resourceapi.DeviceAttribute {
-		return text(nvml.RecoveryAction(s.gpu.Recovery).String())
+		if s.gpu.Recovery == nil {
+			return nil
+		}
+		return text(nvml.RecoveryAction(*s.gpu.Recovery).String())
 	}},
 }
 

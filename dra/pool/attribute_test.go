@@ -122,7 +122,7 @@ func TestWhatIsUnknownIsLeftOut(t *testing.T) {
 	s := node(t, "h100", 1)
 	s.Driver = detector.DriverState{Version: "R570-dev", CUDA: ""}
 	g := &s.GPUs[0]
-	*g = detector.GPUView{PCI: g.PCI, UUID: g.UUID, Status: detector.Unhealthy, Recovery: int(nvml.RecoverNodeReboot)}
+	*g = detector.GPUView{PCI: g.PCI, UUID: g.UUID, Status: detector.Unhealthy, Recovery: new(int(nvml.RecoverNodeReboot))}
 	want := map[string]any{
 		"type": "gpu", "uuid": g.UUID, "resource.kubernetes.io/pciBusID": g.PCI,
 		"gpu.nvidia.com/type": "gpu", "gpu.nvidia.com/uuid": g.UUID,
