@@ -106,10 +106,6 @@ func (d *daemon) open(dir *state.Dir) error {
 	if d.boot, err = kmsg.BootID(); err != nil {
 		return err
 	}
-	uptime, err := uptime()
-	if err != nil {
-		return err
-	}
 	d.openKernelLog()
 	if d.gpus, err = openGPUs(d.o, d.script, d.log.Named("nvml")); err != nil {
 		return err
@@ -122,6 +118,10 @@ func (d *daemon) open(dir *state.Dir) error {
 		return err
 	}
 	history, err := d.openTrail(d.conf)
+	if err != nil {
+		return err
+	}
+	uptime, err := uptime() // the detector counts on from now
 	if err != nil {
 		return err
 	}
