@@ -340,7 +340,7 @@ func TestRecoveryActionThatWasNotToldIsNotNone(t *testing.T) {
 	is := func(want *int) {
 		t.Helper()
 		g, _ := view(s.state).GPU(gpuA)
-		if diff := cmp.Diff(want, g.Recovery); diff != "" {
+		if diff := gocmp.Diff(want, g.Recovery); diff != "" {
 			t.Errorf("recovery action (-want +got):\n%s", diff)
 		}
 	}
