@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -359,12 +358,4 @@ func (o *offering) status(t *testing.T, command func(t testing.TB, args ...strin
 		t.Fatalf("gpuvet status ended with %d: %v\n%s", code, err, out)
 	}
 	return s
-}
-
-// removeFile removes a file that a test has put on the node.
-func removeFile(t *testing.T, path string) {
-	t.Helper()
-	if err := os.Remove(path); err != nil && !os.IsNotExist(err) {
-		t.Errorf("remove file: %v", err)
-	}
 }
