@@ -33,8 +33,7 @@ type Options struct {
 	// Forced publishes although another driver or a device plugin gives out the same
 	// GPUs.
 	Forced bool
-	// PluginGPUs is how many GPUs a device plugin offers on this node; see
-	// [Publisher.Look]. Nil: none.
+	// PluginGPUs is how many GPUs a device plugin offers on this node. Nil: none.
 	PluginGPUs func() int64
 	// Ready is nil if containers can be given a device; a device is first published
 	// when they can. A nil Ready: always.
@@ -134,6 +133,15 @@ func (p *Publisher) Run(ctx context.Context, snapshots iter.Seq[*detector.Snapsh
 	wg.Go(func() { p.watch(ctx) })
 	wg.Go(func() { p.askVersion(ctx) })
 
+	// The controller waits for up to a minute before it asks a second time: it asks
+	// when there is an answer.
+	for !p.listed() {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-p.wake:
+		}
+	}
 	w, err := newWriter(ctx, p)
 	if err != nil {
 		if ctx.Err() != nil {
@@ -188,10 +196,6 @@ func (p *Publisher) Undecided() bool {
 	return p.unclear && (p.since.IsZero() || time.Since(p.since) < decision)
 }
 
-// Look has it decided again what to publish: what Options.PluginGPUs says may have
-// changed.
-func (p *Publisher) Look() { p.poke() }
-
 func (p *Publisher) begin() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -219,6 +223,13 @@ func (p *Publisher) take(s *detector.Snapshot) {
 	}
 	p.snapshot = s
 	p.poke()
+}
+
+// listed reports whether the API server has said which slices there are.
+func (p *Publisher) listed() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.stored != nil
 }
 
 func (p *Publisher) poke() {

@@ -17,6 +17,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/runtime"
+	utilruntime "k8s.io/apimachinery/pkg/util/runtime"
 	"k8s.io/apimachinery/pkg/version"
 	"k8s.io/apimachinery/pkg/watch"
 	fakediscovery "k8s.io/client-go/discovery/fake"
@@ -34,10 +35,12 @@ type apiServer struct {
 	*fake.Clientset
 	n          atomic.Int64
 	dropTaints atomic.Bool
-	refuse     atomic.Pointer[error]
+	refuse     atomic.Pointer[error] // writes
+	away       atomic.Pointer[error] // everything
 
-	mu     sync.Mutex
-	writes []string
+	mu      sync.Mutex
+	writes  []string
+	watches []watch.Interface
 }
 
 func newAPIServer(minor string) *apiServer {
@@ -92,13 +95,40 @@ func newAPIServer(minor string) *apiServer {
 		if err != nil {
 			return true, nil, err
 		}
+		a.mu.Lock()
+		a.watches = append(a.watches, all)
+		a.mu.Unlock()
 		selector := action.(clienttesting.WatchAction).GetWatchRestrictions().Fields
 		return true, watch.Filter(all, func(e watch.Event) (watch.Event, bool) {
 			s, ok := e.Object.(*resourceapi.ResourceSlice)
 			return e, ok && matches(selector, s)
 		}), nil
 	})
+	answer := func(clienttesting.Action) (bool, runtime.Object, error) {
+		if err := a.away.Load(); err != nil {
+			return true, nil, *err
+		}
+		return false, nil, nil
+	}
+	a.PrependReactor("*", "resourceslices", answer)
+	a.PrependWatchReactor("resourceslices", func(action clienttesting.Action) (bool, watch.Interface, error) {
+		refused, _, err := answer(action)
+		return refused, nil, err
+	})
 	return a
+}
+
+// goAway ends all watches and refuses every call, until come is called.
+func (a *apiServer) goAway() (come func()) {
+	err := fmt.Errorf("connection refused")
+	a.away.Store(&err)
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for _, w := range a.watches {
+		w.Stop()
+	}
+	a.watches = nil
+	return func() { a.away.Store(nil) }
 }
 
 // written gives the writes since the last call.
@@ -387,7 +417,7 @@ func TestSlicesAreTakenBackWhenARivalComes(t *testing.T) {
 		w := start(t, newAPIServer("37"), func(o *Options) { o.PluginGPUs = plugin.Load })
 		w.wrote("create")
 		plugin.Store(8)
-		w.Look()
+		w.tell()
 		w.pass(time.Second)
 		w.wrote("delete")
 		plugin.Store(0)
@@ -453,6 +483,42 @@ func TestOutageIsOvercome(t *testing.T) {
 			t.Errorf("applied %d of %d: %v", seq, w.seq, err)
 		}
 	})
+}
+
+// The library's own pauses are random, and up to a minute long.
+func TestOutageOfAnyLengthIsOvercomeAsSoon(t *testing.T) {
+	handlers := utilruntime.ErrorHandlers
+	utilruntime.ErrorHandlers = nil // one of them waits, by the clock of another bubble
+	t.Cleanup(func() { utilruntime.ErrorHandlers = handlers })
+	for _, length := range []time.Duration{20 * time.Second, time.Minute, 2 * time.Minute, 3 * time.Minute, 5 * time.Minute, 10 * time.Minute} {
+		t.Run("while it runs, "+length.String(), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := start(t, newAPIServer("37"), nil)
+				come := w.api.goAway()
+				w.faults[3] = lost()
+				w.tell()
+				w.pass(length)
+				come()
+				w.pass(10 * time.Second)
+				if got := w.api.taints(t); len(got) != 1 || !w.Fences() {
+					t.Errorf("10 s later: taints %v, fences %v", got, w.Fences())
+				}
+			})
+		})
+		t.Run("when it starts, "+length.String(), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				api := newAPIServer("37")
+				come := api.goAway()
+				w := start(t, api, nil)
+				w.pass(length)
+				come()
+				w.pass(10 * time.Second)
+				if !w.Fences() {
+					t.Errorf("10 s later: %+v", w.Status())
+				}
+			})
+		})
+	}
 }
 
 func TestWhatSomebodyElseChangesIsPutRight(t *testing.T) {

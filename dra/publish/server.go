@@ -13,6 +13,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/util/wait"
 	"k8s.io/apimachinery/pkg/version"
 	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/tools/cache"
@@ -87,7 +88,12 @@ func (p *Publisher) watch(ctx context.Context) {
 			return slices.Watch(ctx, o)
 		},
 	}, api)
-	cache.NewReflectorWithOptions(list, &resourceapi.ResourceSlice{}, p.seen(), cache.ReflectorOptions{Name: "slices of this node"}).RunWithContext(ctx)
+	cache.NewReflectorWithOptions(list, &resourceapi.ResourceSlice{}, p.seen(), cache.ReflectorOptions{
+		Name: "slices of this node",
+		// That of the library goes up to a minute. Meanwhile nobody would know that
+		// devices are fenced, and the node would be tainted for nothing.
+		Backoff: &wait.Backoff{Duration: budget.FirstRetry, Factor: 2, Steps: 10, Cap: budget.LastRetry / 2, Jitter: 0.5},
+	}).RunWithContext(ctx)
 }
 
 // seen takes what the watch tells.
