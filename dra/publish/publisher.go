@@ -33,7 +33,8 @@ type Options struct {
 	// Forced publishes although another driver or a device plugin gives out the same
 	// GPUs.
 	Forced bool
-	// PluginGPUs is how many GPUs a device plugin offers on this node. Nil: none.
+	// PluginGPUs is how many GPUs a device plugin offers on this node; see
+	// [Publisher.Look]. Nil: none.
 	PluginGPUs func() int64
 	// Ready is nil if containers can be given a device; a device is first published
 	// when they can. A nil Ready: always.
@@ -195,6 +196,10 @@ func (p *Publisher) Undecided() bool {
 	defer p.mu.Unlock()
 	return p.unclear && (p.since.IsZero() || time.Since(p.since) < decision)
 }
+
+// Look has it decided again what to publish: what Options.PluginGPUs says may have
+// changed.
+func (p *Publisher) Look() { p.poke() }
 
 func (p *Publisher) begin() {
 	p.mu.Lock()

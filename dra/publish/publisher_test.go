@@ -417,7 +417,7 @@ func TestSlicesAreTakenBackWhenARivalComes(t *testing.T) {
 		w := start(t, newAPIServer("37"), func(o *Options) { o.PluginGPUs = plugin.Load })
 		w.wrote("create")
 		plugin.Store(8)
-		w.tell()
+		w.Look()
 		w.pass(time.Second)
 		w.wrote("delete")
 		plugin.Store(0)
