@@ -19,6 +19,7 @@ type ledger struct {
 }
 
 func newLedger(t *testing.T) *ledger {
+	t.Helper()
 	l := &ledger{t: t, state: &State{}, policy: DefaultPolicy()}
 	l.fold(Event{Source: SourceDaemon, Kind: KindBoot})
 	for _, pci := range []string{"0000:3b:00.0", "0000:5e:00.0"} {

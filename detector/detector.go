@@ -139,7 +139,7 @@ func (d *Detector) complete(e *Event) {
 // has the wall clock alone, which may have been set since the start: it is as long ago
 // as that clock says now.
 func (d *Detector) sinceBoot(at time.Time) time.Duration {
-	if now := time.Now(); at == at.Round(0) {
+	if now := time.Now(); at == at.Round(0) { //nolint:staticcheck // Equal sees no difference in the clock that a time carries
 		at = now.Add(-max(now.Round(0).Sub(at), 0))
 	}
 	return max(at.Sub(d.epoch), 1)

@@ -27,7 +27,7 @@ const (
 	NotedPaused   Reason = "Paused"
 	NotedResumed  Reason = "Resumed"
 	NotedPolicy   Reason = "PolicyChanged" // other rows decide from now on
-	// Of a claim: Holders has it.
+	// NotedApplication is of a claim, as the next; Holders has it.
 	NotedApplication Reason = "ApplicationXid" // its work raised an Xid that is no fault of the GPU
 	NotedRefused     Reason = "ClaimRefused"   // it does not get the device that was allocated to it
 )

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"path/filepath"
-	"time"
 
 	"golang.org/x/sync/errgroup"
 	"k8s.io/client-go/kubernetes"
@@ -104,7 +103,7 @@ func cdiDevice(p pool.Device) cdi.Device {
 func (a *allocation) run(ctx context.Context, d *daemon) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error {
-		retry(ctx, d.log, "slices are not published", 10*time.Second, func(ctx context.Context) error {
+		retry(ctx, d.log, "slices are not published", func(ctx context.Context) error {
 			return a.slices.Run(ctx, d.detector.Watch(ctx))
 		})
 		return nil
@@ -117,7 +116,7 @@ func (a *allocation) run(ctx context.Context, d *daemon) error {
 func (a *allocation) told() exporter.Allocation {
 	s := a.slices.Status()
 	t := exporter.Allocation{
-		Mode: string(s.Mode), Cause: s.Cause, Server: s.Server, Devices: s.Devices, Waiting: s.Waiting,
+		Mode: string(s.Mode), Cause: s.Cause, Server: s.Server, Devices: s.Devices, Waiting: s.Waiting, Missing: s.Missing,
 		Creates: s.Creates, Updates: s.Updates, Deletes: s.Deletes, Registered: a.plugin.Err() == nil,
 	}
 	if err := a.plugin.Err(); err != nil {

@@ -20,7 +20,7 @@ func TestFailureIsTriedAgainAndToldOnce(t *testing.T) {
 		core, logs := observer.New(zapcore.InfoLevel)
 		began, tries := time.Now(), 0
 		var told []string
-		retry(ctx, zap.New(core), "log", 10*time.Second, func(ctx context.Context) error {
+		retry(ctx, zap.New(core), "log", func(ctx context.Context) error {
 			tries++
 			switch {
 			case tries == 20: // it went well for a while
@@ -49,7 +49,7 @@ func TestTryingAgainEndsWithItsContext(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ctx, stop := context.WithTimeout(t.Context(), time.Minute)
 		defer stop()
-		retry(ctx, zap.NewNop(), "log", 10*time.Second, func(context.Context) error { return errors.New("gone") })
+		retry(ctx, zap.NewNop(), "log", func(context.Context) error { return errors.New("gone") })
 		if ctx.Err() == nil {
 			t.Error("it gave up")
 		}

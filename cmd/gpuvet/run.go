@@ -227,9 +227,12 @@ func mayAcceptUserLines(scenario, devices string) error {
 	return nil
 }
 
-// retry runs f until it ends well or ctx does, with a pause that grows to most.
+// longestPause is that between two tries of something that keeps failing.
+const longestPause = 10 * time.Second
+
+// retry runs f until it ends well or ctx does, with a pause that grows.
 // A failure is told once while its text stays the same and f ends soon.
-func retry(ctx context.Context, log *zap.Logger, what string, most time.Duration, f func(context.Context) error) {
+func retry(ctx context.Context, log *zap.Logger, what string, f func(context.Context) error) {
 	pause, told := 100*time.Millisecond, ""
 	for {
 		began := time.Now()
@@ -237,7 +240,7 @@ func retry(ctx context.Context, log *zap.Logger, what string, most time.Duration
 		if ctx.Err() != nil || err == nil {
 			return
 		}
-		if time.Since(began) > most {
+		if time.Since(began) > longestPause {
 			pause, told = 100*time.Millisecond, ""
 		}
 		if text := err.Error(); text != told {
@@ -248,7 +251,7 @@ func retry(ctx context.Context, log *zap.Logger, what string, most time.Duration
 		case <-ctx.Done():
 			return
 		case <-time.After(pause):
-			pause = min(2*pause, most)
+			pause = min(2*pause, longestPause)
 		}
 	}
 }

@@ -61,7 +61,7 @@ func (d *daemon) readKernelLog(ctx context.Context) error {
 	}
 	if d.gpus.scripted == nil || d.o.acceptUserLines {
 		g.Go(func() error {
-			retry(ctx, d.log, "kernel log is not read: faults that NVML does not tell are missed", 10*time.Second, d.readDevice)
+			retry(ctx, d.log, "kernel log is not read: faults that NVML does not tell are missed", d.readDevice)
 			return nil
 		})
 	}
