@@ -20,6 +20,9 @@ const (
 	// healthLease is after what time without a report it takes the health of a device
 	// for unknown.
 	healthLease = time.Minute
+	// healthBreath is the least time between two looks at what has changed: a storm of
+	// events is one of snapshots too, and a large node takes milliseconds to judge.
+	healthBreath = 50 * time.Millisecond
 	// maxHealthMessage is what the kubelet keeps of a message, in bytes.
 	maxHealthMessage = 1024
 )
@@ -67,13 +70,18 @@ func (s *session) WatchHealthStatus(ctx context.Context, reports chan<- kubeletp
 	}
 }
 
-// follow passes snapshots on, until ctx ends.
+// follow passes the newest snapshots on, until ctx ends.
 func (p *Plugin) follow(ctx context.Context, to chan<- *detector.Snapshot) {
 	for snapshot := range p.o.Detector.Watch(ctx) {
 		select {
 		case <-ctx.Done():
 			return
 		case to <- snapshot:
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(healthBreath):
 		}
 	}
 }

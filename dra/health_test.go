@@ -164,3 +164,40 @@ func TestHealthIsToldAgainWhileTheFoldIsAlive(t *testing.T) {
 		}
 	})
 }
+
+func TestStormIsNotJudgedEventByEvent(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := quiet(1)
+		var judged atomic.Int64
+		p, err := New(Options{
+			Node: nodeName, Kube: fake.NewClientset(), KubeletDir: "/nowhere", CDIDir: "/nowhere", Detector: d, Specs: new(cdi.Specs), Config: DefaultConfig(),
+			Look: func(context.Context, string) error { return nil }, Limits: func() pool.Limits { judged.Add(1); return pool.LimitsOf(1, 37) },
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		reports := make(chan kubeletplugin.DeviceHealthReport, 100)
+		ended := make(chan error)
+		go func() { ended <- (&session{plugin: p}).WatchHealthStatus(ctx, reports) }()
+		pass(time.Second)
+		judged.Store(0)
+		for range 1000 {
+			d.Emit(xid(31))
+			pass(time.Millisecond)
+		}
+		if n := judged.Load(); n > 25 {
+			t.Errorf("1000 events within a second were judged %d times", n)
+		}
+		began := time.Now()
+		d.Emit(xid(79))
+		<-reports // the first
+		if r := <-reports; r.Devices[0].Health != kubeletplugin.HealthStatusUnhealthy || time.Since(began) > 100*time.Millisecond {
+			t.Errorf("after %v it is %v", time.Since(began), r.Devices[0].Health)
+		}
+		cancel()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+	})
+}
