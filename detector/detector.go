@@ -135,14 +135,12 @@ func (d *Detector) complete(e *Event) {
 	}
 }
 
-// sinceBoot is a time on the clock since boot. One that another process has stamped
-// has the wall clock alone, which may have been set since the start: it is as long ago
-// as that clock says now.
+// sinceBoot is a time on the clock since boot: as long ago as the clock says now that
+// the time was read from. One that another process has stamped has the wall clock
+// alone, which may have been set since the start.
 func (d *Detector) sinceBoot(at time.Time) time.Duration {
-	if now := time.Now(); at == at.Round(0) { //nolint:staticcheck // Equal sees no difference in the clock that a time carries
-		at = now.Add(-max(now.Round(0).Sub(at), 0))
-	}
-	return max(at.Sub(d.epoch), 1)
+	now := time.Now()
+	return max(now.Sub(d.epoch)-max(now.Sub(at), 0), 1)
 }
 
 // publish makes a state the newest snapshot. d.mu is held.
