@@ -89,7 +89,8 @@ func (p *Plugin) sweepSoon() {
 func (p *Plugin) sweep(ctx context.Context, before map[string]bool) map[string]bool {
 	gone := map[string]bool{}
 	for _, c := range p.o.Detector.Snapshot().Claims {
-		is, err := p.gone(ctx, c)
+		there, err := p.read(ctx, c)
+		is := err == nil && p.gone(c, there)
 		switch {
 		case ctx.Err() != nil:
 			return gone
@@ -102,6 +103,8 @@ func (p *Plugin) sweep(ctx context.Context, before map[string]bool) map[string]b
 			p.giveBack(ctx, c)
 		case is:
 			gone[c.UID] = true
+		default:
+			p.renew(ctx, c, podsOf(there))
 		}
 	}
 	return gone
@@ -126,26 +129,56 @@ func (p *Plugin) known(claim string) bool {
 	return bytes.Contains(checkpoint, []byte(claim))
 }
 
-// gone reports whether a claim does not exist any more, or is another, or has other
-// devices than those that are held for it.
-func (p *Plugin) gone(ctx context.Context, c *detector.Claim) (bool, error) {
+// read is a claim as the API server has it; nil: it has none of that name.
+func (p *Plugin) read(ctx context.Context, c *detector.Claim) (*resourceapi.ResourceClaim, error) {
 	ctx, cancel := context.WithTimeout(ctx, sweepRead)
 	defer cancel()
 	there, err := p.o.Kube.ResourceV1().ResourceClaims(c.Namespace).Get(ctx, c.Name, metav1.GetOptions{})
 	switch {
 	case apierrors.IsNotFound(err):
-		return true, nil
+		return nil, nil
 	case err != nil:
-		return false, err
-	case string(there.UID) != c.UID || there.Status.Allocation == nil:
-		return true, nil
+		return nil, err
+	}
+	return there, nil
+}
+
+// gone reports whether a claim does not exist any more, or is another, or has other
+// devices than those that are held for it.
+func (p *Plugin) gone(c *detector.Claim, there *resourceapi.ResourceClaim) bool {
+	if there == nil || string(there.UID) != c.UID || there.Status.Allocation == nil {
+		return true
 	}
 	results := there.Status.Allocation.Devices.Results
 	return !slices.ContainsFunc(c.Devices, func(d detector.ClaimDevice) bool {
 		return slices.ContainsFunc(results, func(r resourceapi.DeviceRequestAllocationResult) bool {
 			return r.Driver == pool.DriverName && r.Pool == p.o.Node && r.Device == d.Name
 		})
-	}), nil
+	})
+}
+
+// renew notes the pods of a claim that is prepared. The kubelet does not say when
+// another one joins those that have it.
+func (p *Plugin) renew(ctx context.Context, c *detector.Claim, pods []detector.ClaimPod) {
+	s := p.o.Detector.Snapshot()
+	if len(pods) == 0 || slices.Equal(pods, c.Pods) || !prepared(c, s) {
+		return
+	}
+	unlock, err := p.claim(ctx, c.UID)
+	if err != nil {
+		return
+	}
+	defer unlock()
+	if now, held := p.o.Detector.Snapshot().Claim(c.UID); !held || now != c {
+		return
+	}
+	renewed := *c
+	renewed.Pods = pods
+	ctx, cancel := context.WithTimeout(ctx, releaseLimit)
+	defer cancel()
+	if _, err := p.submit(ctx, detector.KindClaimIntended, &renewed, nil); err != nil { // it counts all the same
+		p.o.Log.Debug("pods of a claim are not on disk", zap.String("uid", c.UID), zap.Error(err))
+	}
 }
 
 // giveBack gives back a claim that is gone, unless somebody has begun to work on it.

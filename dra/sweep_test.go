@@ -127,6 +127,24 @@ func TestClaimThatExistsStays(t *testing.T) {
 	})
 }
 
+// The kubelet prepares a claim once, whoever joins later.
+func TestPodsOfASharedClaimAreKept(t *testing.T) {
+	swept(t, func(t *testing.T, w *world) {
+		t.Helper()
+		w.allocate("train", "pod", nil, 0)
+		w.allocate("half", "pod", nil, 1)
+		defer w.sweeping()()
+		pass(time.Minute)
+		before := w.ledger("uid-train")
+		w.allocate("train", "another", nil, 0)
+		pass(sweepEvery)
+		now := w.ledger("uid-train")
+		if want := (detector.ClaimPod{Name: "another", UID: "uid-another"}); len(now.Pods) != 1 || now.Pods[0] != want || !now.Prepared || !now.Since.Equal(before.Since) {
+			t.Errorf("held as %+v, before as %+v", now, before)
+		}
+	})
+}
+
 func TestSilentAPIServerChangesNothing(t *testing.T) {
 	swept(t, func(t *testing.T, w *world) {
 		t.Helper()

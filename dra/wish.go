@@ -29,12 +29,7 @@ type wished struct {
 
 // wish reads a claim. An error is about this claim alone.
 func (p *Plugin) wish(ctx context.Context, c *resourceapi.ResourceClaim) (*wish, error) {
-	w := &wish{claim: &detector.Claim{UID: string(c.UID), Namespace: c.Namespace, Name: c.Name}}
-	for _, consumer := range c.Status.ReservedFor {
-		if consumer.APIGroup == "" && consumer.Resource == "pods" {
-			w.claim.Pods = append(w.claim.Pods, detector.ClaimPod{Name: consumer.Name, UID: string(consumer.UID)})
-		}
-	}
+	w := &wish{claim: &detector.Claim{UID: string(c.UID), Namespace: c.Namespace, Name: c.Name, Pods: podsOf(c)}}
 	device := p.finder(w.claim.UID)
 	for _, result := range c.Status.Allocation.Devices.Results {
 		if result.Driver != pool.DriverName || result.Pool != p.o.Node {
@@ -58,6 +53,17 @@ func (p *Plugin) wish(ctx context.Context, c *resourceapi.ResourceClaim) (*wish,
 	}
 	w.claim.Tenant = p.tenants.of(ctx, c.Namespace)
 	return w, nil
+}
+
+// podsOf are those that a claim is reserved for.
+func podsOf(c *resourceapi.ResourceClaim) []detector.ClaimPod {
+	var pods []detector.ClaimPod
+	for _, consumer := range c.Status.ReservedFor {
+		if consumer.APIGroup == "" && consumer.Resource == "pods" {
+			pods = append(pods, detector.ClaimPod{Name: consumer.Name, UID: string(consumer.UID)})
+		}
+	}
+	return pods
 }
 
 // finder finds devices by name: those that the claim has already, for its containers
