@@ -72,6 +72,10 @@ func TestDRAFencesOneGPU(t *testing.T) {
 		}
 	})
 
+	t.Run("except from diagnostics", func(t *testing.T) {
+		o.diagnose(t)
+	})
+
 	// Also what a restart of the daemon does to claims: nothing.
 	t.Run("until the driver is loaded again", func(t *testing.T) {
 		s.Play(t, "{at: 1s, reload: driver}", "{at: 1100ms, gpu: 5, remapPending: true}")
@@ -109,15 +113,19 @@ func TestDRAFencesOneGPU(t *testing.T) {
 				o.lose(t, gpu)
 			}
 		}
-		o.use(t, "in-vain", kube.Devices(gpuClass, 1))
-		cluster.AwaitUnschedulable(t, "in-vain")
 		kube.Eventually(t, soon, func() error {
-			node := read(t, o.node)
-			if len(ownTaints(node)) != 1 {
+			for name, device := range o.devices(t) {
+				if *device.Attributes["healthy"].BoolValue {
+					return fmt.Errorf("device %s is still published as healthy", name)
+				}
+			}
+			if node := read(t, o.node); len(ownTaints(node)) != 1 {
 				return fmt.Errorf("taints of the node are %v, want ours", node.Spec.Taints)
 			}
 			return nil
 		})
+		o.use(t, "in-vain", kube.Devices(gpuClass, 1))
+		cluster.AwaitUnschedulable(t, "in-vain")
 		o.recoverByHand(t, s, 7)
 		cluster.AwaitRunning(t, "in-vain")
 		if gpu := o.held(t, "in-vain")[0]; gpu != 7 {
@@ -131,6 +139,57 @@ func TestDRAFencesOneGPU(t *testing.T) {
 	if now := cluster.AwaitRunning(t, "bystander"); now.UID != before.UID || now.Status.ContainerStatuses[0].RestartCount > 0 {
 		t.Error("the pod that had nothing to do with all this did not run on")
 	}
+}
+
+// diagnose has somebody look at every GPU, sick and held ones too, by the claim that
+// ships. Who holds them goes on.
+func (o *offering) diagnose(t *testing.T) {
+	t.Helper()
+	namespace := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{
+		Name: "gpu-diagnostics", Labels: map[string]string{resourceapi.DRAAdminNamespaceLabelKey: "true"},
+	}}
+	if _, err := cluster.Admin().CoreV1().Namespaces().Create(t.Context(), namespace, metav1.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if _, err := cluster.Kubectl(context.WithoutCancel(t.Context()), "delete", "namespace", namespace.Name); err != nil {
+			t.Error(err)
+		}
+	})
+	kube.Eventually(t, soon, func() error { // a pod needs it
+		_, err := cluster.Admin().CoreV1().ServiceAccounts(namespace.Name).Get(t.Context(), "default", metav1.GetOptions{})
+		return err
+	})
+	template := shippedTemplates(t)["diagnostics"]
+	if _, err := cluster.Admin().ResourceV1().ResourceClaimTemplates(namespace.Name).Create(t.Context(), &template, metav1.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	pods := cluster.Admin().CoreV1().Pods(namespace.Name)
+	_, err := pods.Create(t.Context(), &corev1.Pod{
+		ObjectMeta: metav1.ObjectMeta{Name: "diagnostics"},
+		Spec: corev1.PodSpec{
+			NodeSelector: map[string]string{corev1.LabelHostname: o.node}, TerminationGracePeriodSeconds: new(int64(1)),
+			ResourceClaims: []corev1.PodResourceClaim{{Name: "all", ResourceClaimTemplateName: &template.Name}},
+			Containers: []corev1.Container{{
+				Name: "app", Image: parts.Image, ImagePullPolicy: corev1.PullNever,
+				Resources: corev1.ResourceRequirements{Claims: []corev1.ResourceClaim{{Name: "all"}}},
+			}},
+		},
+	}, metav1.CreateOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var pod *corev1.Pod
+	kube.Eventually(t, time.Minute, func() (err error) {
+		if pod, err = pods.Get(t.Context(), "diagnostics", metav1.GetOptions{}); err == nil && pod.Status.Phase != corev1.PodRunning {
+			err = fmt.Errorf("the pod is %s: %s", pod.Status.Phase, kube.WhyNot(pod))
+		}
+		return err
+	})
+	if uuids := strings.Split(cluster.Inside(t, pod).Env["GPUVET_GPU_UUIDS"], ","); len(uuids) != len(o.fleet) {
+		t.Errorf("it sees %v, want all %d", uuids, len(o.fleet))
+	}
+	cluster.AwaitRunning(t, "bystander")
 }
 
 // awaitUnfenced waits until the node's condition names the GPU, and checks that no taint

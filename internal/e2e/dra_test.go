@@ -71,8 +71,13 @@ func (o *offering) awaitOffered(t *testing.T) {
 // devices are those of our driver that are published for the node, by name.
 func (w watched) devices(t *testing.T) map[string]resourceapi.Device {
 	t.Helper()
+	return published(t, cluster, w.node)
+}
+
+func published(t *testing.T, c *kube.Cluster, node string) map[string]resourceapi.Device {
+	t.Helper()
 	found := map[string]resourceapi.Device{}
-	for _, slice := range cluster.Slices(t, w.node) {
+	for _, slice := range c.Slices(t, node) {
 		if slice.Spec.Driver == ownDriver {
 			for _, device := range slice.Spec.Devices {
 				found[device.Name] = device
