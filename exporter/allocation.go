@@ -18,6 +18,8 @@ type Allocation struct {
 	Server  string `json:"server,omitempty"` // version of the API server
 	Devices int    `json:"devices"`          // published
 	Waiting int    `json:"waiting"`          // not published, because no container could be given them
+	// Missing is why one of those could not.
+	Missing string `json:"missing,omitempty"`
 	// Registered: the kubelet knows the driver. Unregistered says why not.
 	Registered   bool   `json:"registered"`
 	Unregistered string `json:"unregistered,omitempty"`

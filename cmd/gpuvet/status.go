@@ -94,7 +94,7 @@ func offered(a *exporter.Allocation) []string {
 		all = append(all, "dra: nothing is published: "+a.Cause)
 	}
 	if a.Waiting > 0 {
-		all = append(all, fmt.Sprintf("dra: %d devices wait to be published: no container could be given them", a.Waiting))
+		all = append(all, fmt.Sprintf("dra: %d of %d devices are published; no container could be given the others: %s", a.Devices, a.Devices+a.Waiting, a.Missing))
 	}
 	if !a.Registered {
 		all = append(all, "dra: no claim can be prepared: "+a.Unregistered)

@@ -239,3 +239,13 @@ refused: annotation gpuvet.dev/clear: no
 		t.Errorf("(-want +got):\n%s", diff)
 	}
 }
+
+func TestStatusSaysWhyDevicesAreNotPublished(t *testing.T) {
+	r := &exporter.Report{Snapshot: &detector.Snapshot{}, DRA: &exporter.Allocation{
+		Mode: "taints", Devices: 6, Waiting: 2, Missing: "nvidia.com/gpu=GPU-1: no CDI spec names it", Registered: true,
+	}}
+	want := "dra: 6 of 8 devices are published; no container could be given the others: nvidia.com/gpu=GPU-1: no CDI spec names it"
+	if got := notes(r); !slices.Contains(got, want) {
+		t.Errorf("notes are %q, want %q among them", got, want)
+	}
+}

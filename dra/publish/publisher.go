@@ -65,6 +65,8 @@ type Status struct {
 	Server  string // version of the API server; empty: not known yet
 	Devices int    // published
 	Waiting int    // not published yet, because no container could be given them
+	// Missing is why one of those could not.
+	Missing string
 	// What was written since the start.
 	Creates, Updates, Deletes int64
 }
@@ -249,7 +251,7 @@ func (p *Publisher) tell(w *writer) {
 	stats := w.controller.GetStats()
 	p.mu.Lock()
 	p.status = Status{
-		Mode: p.mode, Cause: p.cause, Devices: w.devices, Waiting: w.waiting,
+		Mode: p.mode, Cause: p.cause, Devices: w.devices, Waiting: w.waiting, Missing: w.missing,
 		Creates: stats.NumCreates, Updates: stats.NumUpdates, Deletes: stats.NumDeletes,
 	}
 	if p.server != nil {

@@ -438,12 +438,12 @@ func TestDeviceIsPublishedOnceContainersCanHaveIt(t *testing.T) {
 				return nil
 			}
 		})
-		if s := w.Status(); s.Devices != 7 || s.Waiting != 1 {
+		if s := w.Status(); s.Devices != 7 || s.Waiting != 1 || s.Missing != "/dev/nvidia2: no such file" {
 			t.Errorf("status %+v", s)
 		}
 		missing.Store(false)
 		w.pass(10 * time.Second)
-		if s := w.Status(); s.Devices != 8 || s.Waiting != 0 {
+		if s := w.Status(); s.Devices != 8 || s.Waiting != 0 || s.Missing != "" {
 			t.Errorf("status %+v", s)
 		}
 		missing.Store(true) // as when the driver is unloaded

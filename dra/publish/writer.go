@@ -56,6 +56,7 @@ type writer struct {
 	known    map[string]bool // devices that were published once: they stay
 	devices  int
 	waiting  int
+	missing  string // why the first of those waits
 
 	last     []resourceslice.Slice // what the controller was last given; nil: nothing yet
 	given    bool                  // it was given something
@@ -141,12 +142,13 @@ func (w *writer) remember(ours []*resourceapi.ResourceSlice) {
 // ready leaves out the devices that no container could be given yet. One that was
 // published stays: it may be lost, and then its taint must be seen.
 func (w *writer) ready(devices []pool.Device, now time.Time) (ready []pool.Device, next time.Time) {
-	next, w.waiting = now.Add(idle), 0
+	before := w.missing
+	next, w.waiting, w.missing = now.Add(idle), 0, ""
 	for _, d := range devices {
 		if !w.known[d.Name] {
 			if err := w.o.Ready(d); err != nil {
-				if w.waiting == 0 && w.goodNews.IsZero() {
-					w.o.Log.Debug("device is not published yet", zap.String("device", d.Name), zap.Error(err))
+				if w.waiting == 0 {
+					w.missing = err.Error()
 				}
 				w.waiting++
 				next = now.Add(lookAgain)
@@ -157,13 +159,16 @@ func (w *writer) ready(devices []pool.Device, now time.Time) (ready []pool.Devic
 		ready = append(ready, d)
 	}
 	w.devices = len(ready)
+	if w.waiting > 0 && w.missing != before {
+		w.o.Log.Info("devices are not published yet", zap.Int("devices", w.waiting), zap.String("cause", w.missing))
+	}
 	return ready, next
 }
 
 // withhold takes back what was published.
 func (w *writer) withhold(rival string, now time.Time) time.Time {
 	w.enter(Withheld, rival)
-	w.devices = 0
+	w.devices, w.waiting, w.missing = 0, 0, ""
 	if w.last != nil || !w.given {
 		w.controller.Update(&resourceslice.DriverResources{})
 		w.last, w.given = nil, true
