@@ -47,7 +47,7 @@ func (e *Enabled) UnmarshalJSON(data []byte) error {
 	case "false":
 		*e = EnabledFalse
 	default:
-		return fmt.Errorf("enabled is %s, expected auto, true or false", data)
+		return fmt.Errorf("%s: expected auto, true or false", data)
 	}
 	return nil
 }
@@ -71,20 +71,20 @@ func (c Config) Validate() error {
 	switch c.Enabled {
 	case EnabledAuto, EnabledTrue, EnabledFalse:
 	default:
-		faults = append(faults, fmt.Errorf("dra.enabled is %q, expected auto, true or false", string(c.Enabled)))
+		faults = append(faults, fmt.Errorf("dra.enabled: %q: expected auto, true or false", string(c.Enabled)))
 	}
 	switch c.CDI {
 	case "", cdi.Delegate, cdi.Minimal, cdi.None:
 	default:
-		faults = append(faults, fmt.Errorf("dra.cdi is %q, expected %s, %s or %s", c.CDI, cdi.Delegate, cdi.Minimal, cdi.None))
+		faults = append(faults, fmt.Errorf("dra.cdi: %q: expected %s, %s or %s", c.CDI, cdi.Delegate, cdi.Minimal, cdi.None))
 	}
 	if !parser.IsQualifiedName(c.CDIKind + "=any") {
-		faults = append(faults, fmt.Errorf("dra.cdiKind is %q, expected VENDOR/CLASS such as nvidia.com/gpu", c.CDIKind))
+		faults = append(faults, fmt.Errorf("dra.cdiKind: %q: expected VENDOR/CLASS such as nvidia.com/gpu", c.CDIKind))
 	}
 	switch c.Preflight {
 	case gpuconfig.State, gpuconfig.None:
 	default:
-		faults = append(faults, fmt.Errorf("dra.preflight is %q, expected %s or %s", c.Preflight, gpuconfig.State, gpuconfig.None))
+		faults = append(faults, fmt.Errorf("dra.preflight: %q: expected %s or %s", c.Preflight, gpuconfig.State, gpuconfig.None))
 	}
 	return errors.Join(faults...)
 }

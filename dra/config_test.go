@@ -11,10 +11,10 @@ func TestConfigNamesWhatCannotBeUsed(t *testing.T) {
 		t.Errorf("the default: %v", err)
 	}
 	bad := Config{Enabled: "maybe", CDI: "nvcdi", CDIKind: "gpu", Preflight: "quick"}
-	want := `dra.enabled is "maybe", expected auto, true or false
-dra.cdi is "nvcdi", expected delegate, minimal or none
-dra.cdiKind is "gpu", expected VENDOR/CLASS such as nvidia.com/gpu
-dra.preflight is "quick", expected state or none`
+	want := `dra.enabled: "maybe": expected auto, true or false
+dra.cdi: "nvcdi": expected delegate, minimal or none
+dra.cdiKind: "gpu": expected VENDOR/CLASS such as nvidia.com/gpu
+dra.preflight: "quick": expected state or none`
 	if err := bad.Validate(); err == nil || err.Error() != want {
 		t.Errorf("%v\nwant:\n%s", err, want)
 	}

@@ -131,7 +131,7 @@ const maxSize = 1 << 40
 func (s *size) UnmarshalJSON(data []byte) error {
 	text := strings.Trim(string(data), `"`)
 	shift := 0
-	for suffix, bits := range map[string]int{"Ki": 10, "Mi": 20, "Gi": 30} {
+	for suffix, bits := range map[string]int{"Ki": 10, "Mi": 20, "Gi": 30, "Ti": 40} {
 		if rest, ok := strings.CutSuffix(text, suffix); ok {
 			text, shift = rest, bits
 		}

@@ -160,7 +160,7 @@ func expected(t reflect.Type) string {
 	case reflect.TypeFor[duration]():
 		return "a duration of more than zero, such as 720h"
 	case reflect.TypeFor[size]():
-		return "a number of bytes such as 256Mi"
+		return "a number of bytes such as 256Mi, at most 1Ti"
 	case reflect.TypeFor[*detector.Span]():
 		return "a duration such as 5m"
 	case reflect.TypeFor[*int]():

@@ -78,13 +78,13 @@ func (c Config) Validate() error {
 	switch c.Taint {
 	case TaintAuto, TaintAlways, TaintNever:
 	default:
-		faults = append(faults, fmt.Errorf("node.taint is %q, expected auto, always or never", c.Taint))
+		faults = append(faults, fmt.Errorf("node.taint: %q: expected auto, always or never", c.Taint))
 	}
 	if c.TaintWhenUnhealthy < 0 {
-		faults = append(faults, fmt.Errorf("node.taintWhenUnhealthy is %d, expected all or a number from 1", int(c.TaintWhenUnhealthy)))
+		faults = append(faults, fmt.Errorf("node.taintWhenUnhealthy: %d: expected all or a number from 1", int(c.TaintWhenUnhealthy)))
 	}
 	if h := c.Heartbeat.Duration; h < minHeartbeat || h > maxHeartbeat {
-		faults = append(faults, fmt.Errorf("node.heartbeat is %v, expected %v to %v", h, minHeartbeat, maxHeartbeat))
+		faults = append(faults, fmt.Errorf("node.heartbeat: %v: expected 10s to 1h", h))
 	}
 	return errors.Join(faults...)
 }

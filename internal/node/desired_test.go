@@ -231,7 +231,7 @@ func TestConfigFromJSON(t *testing.T) {
 		}
 	}
 	err := Config{Taint: "maybe", TaintWhenUnhealthy: -2}.Validate()
-	for _, want := range []string{`node.taint is "maybe", expected auto, always or never`, "node.taintWhenUnhealthy is -2", "node.heartbeat is 0s, expected 10s to 1h0m0s"} {
+	for _, want := range []string{`node.taint: "maybe": expected auto, always or never`, "node.taintWhenUnhealthy: -2", "node.heartbeat: 0s: expected 10s to 1h"} {
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("Validate = %v, want %q", err, want)
 		}
