@@ -43,7 +43,7 @@ func TestStateFolderThatCannotBeMadeEndsTheDaemon(t *testing.T) {
 func TestSecondDaemonNamesTheFirst(t *testing.T) {
 	dir := t.TempDir()
 	startScenario(t, dir, "gpus: {count: 1, profile: h100}\n").ready()
-	failed(t, daemonArgs(t, dir), dir, fmt.Sprintf("(pid %d)", os.Getpid()), "in use")
+	failed(t, daemonArgs(t, dir), dir, fmt.Sprintf("(pid %d)", os.Getpid()), "--standby")
 }
 
 func TestSocketThatIsAFileIsKept(t *testing.T) {

@@ -23,8 +23,11 @@ const standbyPoll = 50 * time.Millisecond
 // with --standby waited for; it gives nil if ctx ends before.
 func (d *daemon) lock(ctx context.Context, servers *errgroup.Group) (*state.Dir, error) {
 	dir, err := state.Open(d.o.stateDir)
-	if holder, ok := errors.AsType[*state.LockedError](err); ok && d.o.standby {
-		return d.standBy(ctx, servers, holder)
+	if holder, ok := errors.AsType[*state.LockedError](err); ok {
+		if d.o.standby {
+			return d.standBy(ctx, servers, holder)
+		}
+		return nil, fmt.Errorf("--state-dir: %w: expected another folder, or --standby to wait for its end", err)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("--state-dir: %w", err)

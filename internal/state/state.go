@@ -39,9 +39,9 @@ type LockedError struct {
 
 func (e *LockedError) Error() string {
 	if e.PID == 0 {
-		return fmt.Sprintf("another gpuvet uses %s: state folder is in use", e.Dir)
+		return fmt.Sprintf("another gpuvet uses %s", e.Dir)
 	}
-	return fmt.Sprintf("another gpuvet (pid %d) uses %s: state folder is in use", e.PID, e.Dir)
+	return fmt.Sprintf("another gpuvet (pid %d) uses %s", e.PID, e.Dir)
 }
 
 // Dir is a state folder that this process has locked. Its methods are for one
