@@ -30,14 +30,13 @@ func deviceClassesCommand() *cobra.Command {
 		Short: "Print the DeviceClasses, one of them for an extended resource",
 		Long: `Print the DeviceClasses of deploy/dra/classes.yaml, to be applied.
 
-With --extended-resource-name, pods that ask for so many of that resource get GPUs of
-gpu.gpuvet.dev, without a claim (Kubernetes 1.36 and later). The cluster is asked
-first: if another DeviceClass has the name already, the scheduler would take the newer
-one, and every such pod of the cluster with it. Then, or without a cluster to ask,
-nothing is printed.
+With --extended-resource-name, a pod that asks for so many of that resource gets as
+many GPUs, as if it had a claim to gpu.gpuvet.dev (Kubernetes 1.36 and later). The
+cluster is asked first. If another DeviceClass has the name already, nothing is
+printed: the scheduler would take the newer class, for every such pod of the cluster.
+Nor is anything printed if there is no cluster to ask.
 
-The name deviceclass.resource.kubernetes.io/gpu.gpuvet.dev means the class without any
-of that.`,
+Pods may ask for deviceclass.resource.kubernetes.io/gpu.gpuvet.dev without any of that.`,
 		Example: `  gpuvet deviceclasses | kubectl apply -f -
   gpuvet deviceclasses --extended-resource-name nvidia.com/gpu | kubectl apply -f -`,
 		Args: arguments(0, "no argument"),
@@ -69,7 +68,7 @@ func extendedResource(name string) error {
 	faults := validation.IsQualifiedName(name)
 	domain, _, _ := strings.Cut(name, "/")
 	if len(faults) > 0 || domain == name || strings.HasSuffix(domain, "kubernetes.io") || strings.HasPrefix(name, "requests.") {
-		return badInput("--extended-resource-name %q: expected DOMAIN/NAME such as nvidia.com/gpu, not of kubernetes.io", name)
+		return badInput("--extended-resource-name %q: expected DOMAIN/NAME such as nvidia.com/gpu, not of kubernetes.io, and not beginning with requests.", name)
 	}
 	return nil
 }

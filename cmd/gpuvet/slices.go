@@ -44,8 +44,8 @@ nothing is published, so that selectors of a claim can be tried and reviewed.
 The daemon of this node says what there is. With --fake-nvml no daemon is needed: the
 scenario is played in real time, and what it has come to after a while is shown.
 
-The names of slices end in what the API server makes of them. Only some versions of
-it know every taint; --kubernetes says which one it is.`,
+The API server completes the names of slices, and does not know every taint in every
+version: --kubernetes says which one it is.`,
 		Example: `  gpuvet slices
   gpuvet slices -o json | jq '.items[].spec.devices[] | {name, taints}'
   gpuvet slices --fake-nvml testdata/scenarios/8xh100-lost.yaml --after 8s
@@ -87,7 +87,7 @@ it know every taint; --kubernetes says which one it is.`,
 func limitsOf(kubernetes string) (pool.Limits, error) {
 	v, err := kubeversion.ParseGeneric(kubernetes)
 	if err != nil || v.LessThan(kubeversion.MajorMinor(1, 34)) {
-		return pool.Limits{}, badInput("--kubernetes %q: expected a version such as 1.34 or newer", kubernetes)
+		return pool.Limits{}, badInput("--kubernetes %q: expected 1.34 or later", kubernetes)
 	}
 	return pool.LimitsOf(int(v.Major()), int(v.Minor())), nil
 }
