@@ -14,15 +14,15 @@ func TestAllocationModeIsOneOfItsValues(t *testing.T) {
 	n.sources.Allocation = func() Allocation { return Allocation{Mode: "withheld", Cause: "a device plugin", Waiting: 1} }
 	n.snapshot.Claims = []*detector.Claim{{UID: "a", Prepared: true}, {UID: "b"}}
 	want := `
-# HELP gpuvet_dra_claims Claims that hold devices of this node, prepared or about to be.
+# HELP gpuvet_dra_claims Claims that hold devices of this node: prepared, or about to be (intended).
 # TYPE gpuvet_dra_claims gauge
 gpuvet_dra_claims{state="intended"} 1
 gpuvet_dra_claims{state="prepared"} 1
-# HELP gpuvet_dra_devices Devices in the ResourceSlices of this node (published), and those that wait until containers can be given them.
+# HELP gpuvet_dra_devices Devices in the ResourceSlices of this node (published), and those that wait until containers can be given them (waiting).
 # TYPE gpuvet_dra_devices gauge
 gpuvet_dra_devices{state="published"} 0
 gpuvet_dra_devices{state="waiting"} 1
-# HELP gpuvet_dra_mode How sick devices are kept from new work: 1 for the mode in force. attribute: the API server keeps no device taints; withheld: another driver or device plugin gives out the GPUs.
+# HELP gpuvet_dra_mode How sick devices are kept from new work: 1 for the mode in force. starting: nothing is known of the API server yet; taints: by device taints; attribute: by the attribute healthy alone, for the API server keeps no device taints; withheld: nothing is published, for another driver or a device plugin gives out the GPUs.
 # TYPE gpuvet_dra_mode gauge
 gpuvet_dra_mode{mode="attribute"} 0
 gpuvet_dra_mode{mode="starting"} 0

@@ -240,7 +240,7 @@ var table = [families]row{
 	},
 	events: {
 		name: "gpuvet_events_total", labels: []string{"source", "kind"}, counter: true,
-		help: "Observations folded since the node was booted, by source and kind.",
+		help: "Observations folded since the node was booted, by source and kind; one that says that all is well counts too.",
 	},
 	logUp: {
 		name: "gpuvet_kernel_log_up",
@@ -300,7 +300,7 @@ var table = [families]row{
 	},
 	draMode: {
 		name: "gpuvet_dra_mode", labels: []string{"mode"},
-		help: "How sick devices are kept from new work: 1 for the mode in force. attribute: the API server keeps no device taints; withheld: another driver or device plugin gives out the GPUs.",
+		help: "How sick devices are kept from new work: 1 for the mode in force. starting: nothing is known of the API server yet; taints: by device taints; attribute: by the attribute healthy alone, for the API server keeps no device taints; withheld: nothing is published, for another driver or a device plugin gives out the GPUs.",
 	},
 	draRegistered: {
 		name: "gpuvet_dra_registered",
@@ -308,7 +308,7 @@ var table = [families]row{
 	},
 	draDevices: {
 		name: "gpuvet_dra_devices", labels: []string{"state"},
-		help: "Devices in the ResourceSlices of this node (published), and those that wait until containers can be given them.",
+		help: "Devices in the ResourceSlices of this node (published), and those that wait until containers can be given them (waiting).",
 	},
 	draWrites: {
 		name: "gpuvet_dra_slice_writes_total", labels: []string{"verb"}, counter: true, ours: true,
@@ -316,7 +316,7 @@ var table = [families]row{
 	},
 	draClaims: {
 		name: "gpuvet_dra_claims", labels: []string{"state"},
-		help: "Claims that hold devices of this node, prepared or about to be.",
+		help: "Claims that hold devices of this node: prepared, or about to be (intended).",
 	},
 	outputUp: {
 		name: "gpuvet_output_up", labels: []string{"output"},
