@@ -95,7 +95,7 @@ func (p *poll[T]) call(ctx context.Context) answer[T] {
 		return a
 	case <-limited.Done():
 		p.stuck = back
-		return answer[T]{err: fmt.Errorf("%w of %s", ErrTimeout, p.deadline), took: time.Since(began)}
+		return answer[T]{err: fmt.Errorf("%w (%s)", ErrTimeout, p.deadline), took: time.Since(began)}
 	}
 }
 
