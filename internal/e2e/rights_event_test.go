@@ -24,6 +24,7 @@ func TestNodeRightsOnEvents(t *testing.T) {
 		about     corev1.ObjectReference
 		reporter  string
 		instance  string // who says it; empty: the own node
+		component string // what kubectl shows as the reporter, of an event of the older group
 		namespace string
 		refusal   string
 	}{
@@ -56,6 +57,11 @@ func TestNodeRightsOnEvents(t *testing.T) {
 			refusal: `tried to write an event in the name of "kubelet"; gpuvet reports only as gpuvet.dev`,
 		},
 		{
+			name: "in the kubelet's older name", token: ownNode, about: podReference("default"), reporter: "gpuvet.dev", component: "kubelet", namespace: "default",
+			refusal: `tried to write an event in the name of "gpuvet.dev, kubelet"; gpuvet reports only as gpuvet.dev`,
+		},
+		{name: "in its own older name", token: ownNode, about: podReference("default"), reporter: "gpuvet.dev", component: "gpuvet.dev", namespace: "default"},
+		{
 			name: "with an unbound token", about: nodeReference(ownNode), reporter: "gpuvet.dev", namespace: "default",
 			refusal: "tried to write an event with a token that is bound to no node",
 		},
@@ -63,6 +69,9 @@ func TestNodeRightsOnEvents(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			client, instance := shipped(t, tt.token), cmp.Or(tt.instance, ownNode)
 			t.Run("events.k8s.io", func(t *testing.T) {
+				if tt.component != "" {
+					return // refused by that group itself
+				}
 				_, err := client.EventsV1().Events(tt.namespace).Create(t.Context(), &eventsv1.Event{
 					ObjectMeta: metav1.ObjectMeta{GenerateName: "rights-", Namespace: tt.namespace},
 					Regarding:  tt.about, ReportingController: tt.reporter, ReportingInstance: instance,
@@ -74,6 +83,7 @@ func TestNodeRightsOnEvents(t *testing.T) {
 				_, err := client.CoreV1().Events(tt.namespace).Create(t.Context(), &corev1.Event{
 					ObjectMeta:     metav1.ObjectMeta{GenerateName: "rights-", Namespace: tt.namespace},
 					InvolvedObject: tt.about, ReportingController: tt.reporter, ReportingInstance: instance,
+					Source:    corev1.EventSource{Component: tt.component},
 					EventTime: metav1.NowMicro(), Type: "Warning", Reason: "GPULost", Action: "Report",
 				}, metav1.CreateOptions{})
 				expectRefusal(t, err, tt.refusal)
