@@ -1,6 +1,7 @@
 package publish
 
 import (
+	"iter"
 	"slices"
 
 	resourceapi "k8s.io/api/resource/v1"
@@ -13,17 +14,26 @@ type fence struct {
 	device, key string
 }
 
-// worse reports whether a device is fenced that was not, or harder than it was. Good
-// news, and all that nobody acts on, is not.
-func worse(before, now []resourceslice.Slice) bool {
-	was := fences(before)
-	for f, effect := range fences(now) {
-		old, fenced := was[f]
-		if !fenced || effect == resourceapi.DeviceTaintEffectNoExecute && old != effect {
-			return true
+// news is a fence with its effect: to be driven away is news on a device that takes no
+// new work already.
+type news struct {
+	fence
+	effect resourceapi.DeviceTaintEffect
+}
+
+// worse yields the fences of devices that were not fenced so, or less hard, and their
+// effects. Good news, and all that nobody acts on, is not among them.
+func worse(before, now []resourceslice.Slice) iter.Seq2[fence, resourceapi.DeviceTaintEffect] {
+	return func(yield func(fence, resourceapi.DeviceTaintEffect) bool) {
+		was := fences(before)
+		for f, effect := range fences(now) {
+			old, fenced := was[f]
+			harder := effect == resourceapi.DeviceTaintEffectNoExecute && old != effect
+			if (!fenced || harder) && !yield(f, effect) {
+				return
+			}
 		}
 	}
-	return false
 }
 
 func fences(all []resourceslice.Slice) map[fence]resourceapi.DeviceTaintEffect {

@@ -6,6 +6,7 @@ import (
 	"maps"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -318,6 +319,51 @@ func TestFlappingKeepsTheBudget(t *testing.T) {
 		w.pass(2 * time.Minute)
 		if got := w.api.taints(t); len(got) != 0 {
 			t.Errorf("it ended well, and is stored as %v", got)
+		}
+	})
+}
+
+// What one GPU gets rid of the other one has: each change is good news and bad news.
+func TestFaultsThatTakeTurnsKeepTheBudget(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := start(t, newAPIServer("37"), nil)
+		w.api.written()
+		for i := range 60 {
+			delete(w.faults, i%2)
+			w.faults[1-i%2] = lost()
+			w.tell()
+			w.pass(time.Second)
+		}
+		if n := len(w.api.written()); n > 4+6+1 {
+			t.Errorf("60 changes in a minute made %d writes", n)
+		}
+		w.faults[7] = lost() // one that was not there before waits for nobody
+		w.tell()
+		w.pass(time.Second)
+		if got := w.api.taints(t); !slices.ContainsFunc(got, func(taint string) bool { return strings.HasPrefix(taint, "gpu-0000-17-") }) {
+			t.Errorf("taints %v", got)
+		}
+	})
+}
+
+func TestHarderTaintIsWrittenAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := start(t, newAPIServer("37"), nil)
+		for range 20 { // and the budget is spent
+			w.faults[3] = lost()
+			w.tell()
+			w.pass(time.Second)
+			clear(w.faults)
+			w.tell()
+			w.pass(time.Second)
+		}
+		hard := lost()
+		hard.Effect = detector.NoExecute
+		w.faults[3] = hard
+		w.tell()
+		w.pass(time.Second)
+		if got := w.api.taints(t); len(got) != 1 || !strings.HasSuffix(got[0], ":NoExecute") {
+			t.Errorf("taints %v", got)
 		}
 	})
 }

@@ -23,6 +23,9 @@ const (
 	// siblings is how long after one piece of bad news the next ones wait for each
 	// other, and good news waits for more.
 	siblings = time.Second
+	// toldFor is how long bad news is none any more after it was over. What comes again
+	// and again shares the budget with what gets better.
+	toldFor = time.Minute
 	// writesBurst and writesEvery bound what a flapping GPU can make us write.
 	writesBurst = 4
 	writesEvery = 10 * time.Second
@@ -61,6 +64,7 @@ type writer struct {
 	last     []resourceslice.Slice // what the controller was last given; nil: nothing yet
 	given    bool                  // it was given something
 	badNews  time.Time             // when it was last given bad news
+	told     map[news]time.Time    // when the bad news that was given last stood
 	goodNews time.Time             // since when there is something to give; zero: there is nothing
 	behind   time.Time             // since when the API server does not say it; zero: it does
 	tried    time.Time             // when taints were last tried
@@ -68,7 +72,7 @@ type writer struct {
 
 func newWriter(ctx context.Context, p *Publisher) (*writer, error) {
 	now := time.Now()
-	w := &writer{Publisher: p, budget: budget.New(writesBurst, writesEvery, now), began: now, known: map[string]bool{}}
+	w := &writer{Publisher: p, budget: budget.New(writesBurst, writesEvery, now), began: now, known: map[string]bool{}, told: map[news]time.Time{}}
 	var err error
 	delay := repairDelay
 	w.controller, err = resourceslice.StartController(ctx, resourceslice.Options{
@@ -195,7 +199,7 @@ func (w *writer) permitted(ours []*resourceapi.ResourceSlice, want []resourcesli
 	if !w.given {
 		before = sliceOf(ours)
 	}
-	if !w.given && len(before) == 0 || worse(before, want) {
+	if !w.given && len(before) == 0 || w.worse(before, want, now) {
 		if together := w.badNews.Add(siblings); together.After(now) {
 			return together
 		}
@@ -215,8 +219,23 @@ func (w *writer) permitted(ours []*resourceapi.ResourceSlice, want []resourcesli
 	return ready
 }
 
+// worse reports whether there is bad news that was none within the last minute.
+func (w *writer) worse(before, want []resourceslice.Slice, now time.Time) bool {
+	for f, effect := range worse(before, want) {
+		if last, again := w.told[news{f, effect}]; !again || now.Sub(last) > toldFor {
+			return true
+		}
+	}
+	return false
+}
+
 // give hands the slices to the controller.
 func (w *writer) give(want []resourceslice.Slice, now time.Time) {
+	for _, stood := range [][]resourceslice.Slice{w.last, want} {
+		for f, effect := range fences(stood) {
+			w.told[news{f, effect}] = now
+		}
+	}
 	if w.given && w.last != nil {
 		w.budget.Take(now)
 	}
