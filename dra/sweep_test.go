@@ -198,7 +198,7 @@ func (w *world) checkpoint(uids ...string) {
 	}
 }
 
-// The pod was deleted by force, and its containers have a long grace period.
+// The pod was deleted by force, and its containers hang in the driver.
 func TestClaimThatTheKubeletKnowsIsLeftToIt(t *testing.T) {
 	swept(t, func(t *testing.T, w *world) {
 		t.Helper()
