@@ -111,11 +111,11 @@ func (p *Plugin) sweep(ctx context.Context, before map[string]bool) map[string]b
 }
 
 // known reports whether the kubelet knows a claim, and so gives it back once its
-// containers have ended. That may be long after the claim is gone: processes that hang in
-// the driver do not end, and are why a pod is deleted by force. The kubelet's checkpoint (kubernetes, pkg/kubelet/cm/dra) names a claim from
-// before the first call of prepare until unprepare went well. Its format is the
-// kubelet's own, so it is but searched for the UID; where it cannot be read, nothing is
-// known.
+// containers have ended. That may be long after the claim is gone: processes that hang
+// in the driver do not end, and are why a pod is deleted by force. The kubelet's
+// checkpoint (kubernetes, pkg/kubelet/cm/dra) names a claim from before the first call
+// of prepare until unprepare went well. Its format is the kubelet's own, so it is but
+// searched for the UID; where it cannot be read, nothing is known.
 func (p *Plugin) known(claim string) bool {
 	file, err := securejoin.SecureJoin(p.o.Host, filepath.Join(p.o.KubeletDir, "dra_manager_state"))
 	if err != nil {
