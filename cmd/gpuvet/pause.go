@@ -22,9 +22,10 @@ func pauseCommand() *cobra.Command {
 		Short: "Let go of the driver for a while, so that a GPU can be reset",
 		Long: `Let go of the driver for a while, so that a GPU can be reset, MIG be changed or
 the driver be unloaded. NVML is closed and every GPU is Unknown meanwhile; faults
-stand, and the kernel log is read on. The pause ends by itself, by "gpuvet resume"
-or by a reboot, and survives a restart of the daemon. Another one replaces it,
-unless somebody else has asked for the one that is longer.
+stand, and the kernel log is read on. New work is not kept away: cordon the node
+before, where that matters. The pause ends by itself, by "gpuvet resume" or by a
+reboot, and survives a restart of the daemon. Another one replaces it, unless
+somebody else has asked for the one that is longer.
 
 The command waits for NVML to be closed, for at most 10 s, and says what holds it
 if it is not by then.`,
