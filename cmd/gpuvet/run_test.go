@@ -23,10 +23,11 @@ timeline:
 - {at: 400ms, reload: driver}
 `
 
-// atOnce has a lost GPU be well as soon as it answers well.
+// atOnce has a lost GPU be well as soon as the driver was loaded again and it answers
+// well.
 func atOnce(t *testing.T) []string {
 	t.Helper()
-	return []string{"--config", file(t, "gpuvet.yaml", configHead+"policy: {rows: [{reason: GPULost, settle: 0s}]}\n")}
+	return []string{"--config", file(t, "gpuvet.yaml", configHead+"policy: {rows: [{reason: GPULost, clear: reset, settle: 0s}]}\n")}
 }
 
 func TestGPUIsLostAndComesBackWhenTheDriverIsLoadedAgain(t *testing.T) {
