@@ -64,6 +64,9 @@ type Options struct {
 	Look func(ctx context.Context, pci string) error
 	// Limits are those of the API server that devices are published to.
 	Limits func() pool.Limits
+	// Withheld is who else gives out the GPUs of this node, empty if nobody does: what
+	// was allocated before he came is then not prepared any more; optional.
+	Withheld func() string
 	// TenantLabel is the label of a namespace that names the tenant; optional, and
 	// empty where a namespace is a tenant.
 	TenantLabel func() string
@@ -115,6 +118,9 @@ func New(o Options) (*Plugin, error) {
 		o.Begin = func(string) func(error) { return func(error) {} }
 	}
 	o.Host = cmp.Or(o.Host, "/")
+	if o.Withheld == nil {
+		o.Withheld = func() string { return "" }
+	}
 	if o.TenantLabel == nil {
 		o.TenantLabel = func() string { return "" }
 	}

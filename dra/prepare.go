@@ -58,6 +58,9 @@ func (p *Plugin) prepare(ctx context.Context, c *resourceapi.ResourceClaim) (dev
 	// It is looked at before anything is locked: who gives a claim back must not
 	// wait for NVML.
 	if !w.granted(p.o.Detector.Snapshot()) {
+		if rival := p.o.Withheld(); rival != "" {
+			return nil, kindError{KindHeld, fmt.Errorf("the GPUs of node %s are given out by somebody else: %s", p.o.Node, rival)}
+		}
 		if err := p.check(ctx, w); err != nil {
 			return nil, err
 		}

@@ -151,6 +151,24 @@ func TestLatePrepareIsRefusedAndTheNextPodIsNot(t *testing.T) {
 	}
 }
 
+func TestNothingNewIsGivenOutBesideSomebodyElse(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.start()
+	kubelet := w.kubelet(nil)
+	before, after := w.allocate("before", "first", nil, 0), w.allocate("after", "second", nil, 1)
+	if _, err := kubelet.Prepare(t.Context(), before); err != nil {
+		t.Fatal(err)
+	}
+	w.rival.Store(new("a device plugin offers 2 GPUs"))
+	if _, err := kubelet.Prepare(t.Context(), before); err != nil {
+		t.Errorf("a claim that is prepared: %v", err)
+	}
+	if _, err := kubelet.Prepare(t.Context(), after); err == nil || !strings.Contains(err.Error(), "somebody else: a device plugin") || w.held(after) != nil {
+		t.Errorf("a claim that is not: %v", err)
+	}
+}
+
 func TestNextPodOfAPreparedClaimIsNoted(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)

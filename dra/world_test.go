@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -42,6 +43,7 @@ type world struct {
 	specs  func(Specs) Specs // what stands before the real ones
 	began  func(string) func(error)
 	label  string
+	rival  atomic.Pointer[string] // who else gives out the GPUs; empty: nobody
 
 	detector *detector.Detector
 	plugin   *Plugin
@@ -55,6 +57,7 @@ func newWorld(t testing.TB) *world {
 	w := &world{t: t, dir: folder(t), boot: "boot-1", gpus: 2, config: DefaultConfig(), kube: fake.NewClientset(), specs: func(s Specs) Specs { return s }}
 	w.config.CDI = cdi.None
 	w.look = func(context.Context, string) error { return nil }
+	w.rival.Store(new(""))
 	return w
 }
 
@@ -134,7 +137,8 @@ func (w *world) newPlugin() *Plugin {
 		Node: nodeName, Kube: w.kube, KubeletDir: w.dir, CDIDir: w.path("cdi"), Detector: w.detector, Specs: w.specs(specs),
 		Look:   func(ctx context.Context, pci string) error { return w.look(ctx, pci) },
 		Limits: func() pool.Limits { return pool.LimitsOf(1, 37) }, TenantLabel: func() string { return w.label },
-		Config: w.config, Begin: w.began, Log: log,
+		Withheld: func() string { return *w.rival.Load() },
+		Config:   w.config, Begin: w.began, Log: log,
 	})
 	if err != nil {
 		w.t.Fatal(err)

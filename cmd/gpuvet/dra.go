@@ -52,6 +52,12 @@ func (d *daemon) allocate(cluster *node.Cluster, conf config, name string) error
 	a.plugin, err = dra.New(dra.Options{
 		Node: name, Kube: client, KubeletDir: d.o.kubeletDir, CDIDir: d.o.cdiDir, Host: hostRoot(),
 		Detector: d.detector, Specs: specs, Look: d.sampler.Look, Limits: a.slices.Limits,
+		Withheld: func() string {
+			if s := a.slices.Status(); s.Mode == publish.Withheld {
+				return s.Cause
+			}
+			return ""
+		},
 		TenantLabel: func() string { return d.detector.Policy().Suspicion.NamespaceLabel },
 		Config:      conf.DRA, Log: log,
 		Begin: func(operation string) func(error) {

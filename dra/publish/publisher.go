@@ -34,8 +34,9 @@ type Options struct {
 	// GPUs.
 	Forced bool
 	// PluginGPUs is how many GPUs a device plugin offers on this node; see
-	// [Publisher.Look]. Nil: none.
-	PluginGPUs func() int64
+	// [Publisher.Look]. Until that is known nothing is published, unless Forced. Nil:
+	// none.
+	PluginGPUs func() (n int64, known bool)
 	// Ready is nil if containers can be given a device; a device is first published
 	// when they can. A nil Ready: always.
 	Ready func(pool.Device) error
@@ -75,6 +76,7 @@ type Status struct {
 type Publisher struct {
 	o     Options
 	wake  chan struct{}
+	ask   chan struct{}                                // the API server may be another version
 	queue workqueue.TypedRateLimitingInterface[string] // of the controller
 
 	mu       sync.Mutex // guards what follows
@@ -98,7 +100,7 @@ func New(o Options) *Publisher {
 		o.Log = zap.NewNop()
 	}
 	if o.PluginGPUs == nil {
-		o.PluginGPUs = func() int64 { return 0 }
+		o.PluginGPUs = func() (int64, bool) { return 0, true }
 	}
 	if o.Ready == nil {
 		o.Ready = func(pool.Device) error { return nil }
@@ -107,7 +109,7 @@ func New(o Options) *Publisher {
 		o.Changed = func() {}
 	}
 	return &Publisher{
-		o: o, wake: make(chan struct{}, 1), mode: Starting, status: Status{Mode: Starting}, unclear: true,
+		o: o, wake: make(chan struct{}, 1), ask: make(chan struct{}, 1), mode: Starting, status: Status{Mode: Starting}, unclear: true,
 		// The limit of the library's own queue is a quarter of an hour: much too long
 		// after an outage of the API server.
 		queue: workqueue.NewTypedRateLimitingQueueWithConfig(
@@ -134,7 +136,7 @@ func (p *Publisher) Run(ctx context.Context, snapshots iter.Seq[*detector.Snapsh
 		}
 	})
 	wg.Go(func() { p.watch(ctx) })
-	wg.Go(func() { p.askVersion(ctx) })
+	wg.Go(func() { p.askVersions(ctx) })
 
 	// The controller waits for up to a minute before it asks a second time: it asks
 	// when there is an answer.
@@ -328,7 +330,7 @@ func (p *Publisher) rival(stored map[string]*resourceapi.ResourceSlice) string {
 			return fmt.Sprintf("the driver %s publishes %d devices of this node", nvidiaDriver, len(s.Spec.Devices))
 		}
 	}
-	if n := p.o.PluginGPUs(); n > 0 {
+	if n, _ := p.o.PluginGPUs(); n > 0 {
 		return fmt.Sprintf("a device plugin offers %d GPUs of this node as nvidia.com/gpu", n)
 	}
 	return ""

@@ -15,9 +15,11 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	resourceapi "k8s.io/api/resource/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	utilruntime "k8s.io/apimachinery/pkg/util/runtime"
 	"k8s.io/apimachinery/pkg/version"
 	"k8s.io/apimachinery/pkg/watch"
@@ -443,7 +445,7 @@ func TestNobodyElseGivesOutTheSameGPUs(t *testing.T) {
 				}
 				w := start(t, api, func(o *Options) {
 					o.Forced = c.forced
-					o.PluginGPUs = func() int64 { return c.plugin }
+					o.PluginGPUs = func() (int64, bool) { return c.plugin, true }
 				})
 				s := w.Status()
 				if s.Mode != c.want || w.Fences() != c.fences || (s.Devices == 0) != (c.want == Withheld) {
@@ -457,10 +459,43 @@ func TestNobodyElseGivesOutTheSameGPUs(t *testing.T) {
 	}
 }
 
+func TestNothingIsPublishedBeforeAPluginIsRuledOut(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var known atomic.Bool
+		w := start(t, newAPIServer("37"), func(o *Options) { o.PluginGPUs = func() (int64, bool) { return 0, known.Load() } })
+		w.pass(time.Minute)
+		w.wrote()
+		known.Store(true)
+		w.Look()
+		w.pass(time.Second)
+		w.wrote("create")
+	})
+}
+
+func TestAPIServerThatIsAnOlderOneIsAskedAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := start(t, newAPIServer("37"), nil)
+		if got := w.Status().Server; got != "v1.37.0" {
+			t.Fatalf("server %q", got)
+		}
+		var invalid error = apierrors.NewInvalid(schema.GroupKind{Group: "resource.k8s.io", Kind: "ResourceSlice"}, "", nil)
+		w.api.Discovery().(*fakediscovery.FakeDiscovery).FakedServerVersion = &version.Info{Major: "1", Minor: "34", GitVersion: "v1.34.0"}
+		w.api.refuse.Store(&invalid)
+		w.faults[3] = lost()
+		w.tell()
+		w.pass(time.Second)
+		w.api.refuse.Store(nil)
+		w.pass(10 * time.Second)
+		if got := w.Status().Server; got != "v1.34.0" || w.Limits() != pool.LimitsOf(1, 34) {
+			t.Errorf("server %q with %+v", got, w.Limits())
+		}
+	})
+}
+
 func TestSlicesAreTakenBackWhenARivalComes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var plugin atomic.Int64
-		w := start(t, newAPIServer("37"), func(o *Options) { o.PluginGPUs = plugin.Load })
+		w := start(t, newAPIServer("37"), func(o *Options) { o.PluginGPUs = func() (int64, bool) { return plugin.Load(), true } })
 		w.wrote("create")
 		plugin.Store(8)
 		w.Look()

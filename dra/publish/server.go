@@ -29,6 +29,18 @@ type server struct {
 	limits  pool.Limits
 }
 
+// askVersions asks for the version of the API server, and again when it refuses what
+// that version takes.
+func (p *Publisher) askVersions(ctx context.Context) {
+	for ctx.Err() == nil {
+		p.askVersion(ctx)
+		select {
+		case <-ctx.Done():
+		case <-p.ask:
+		}
+	}
+}
+
 // askVersion asks until there is an answer.
 func (p *Publisher) askVersion(ctx context.Context) {
 	for failures := 1; ctx.Err() == nil; failures++ {
@@ -85,7 +97,11 @@ func (p *Publisher) watch(ctx context.Context) {
 		},
 		WatchFuncWithContext: func(ctx context.Context, o metav1.ListOptions) (watch.Interface, error) {
 			o.FieldSelector = here
-			return slices.Watch(ctx, o)
+			w, err := slices.Watch(ctx, o)
+			if err != nil && ctx.Err() == nil {
+				p.failed(ctx, err, "watch the slices of this node")
+			}
+			return w, err
 		},
 	}, api)
 	cache.NewReflectorWithOptions(list, &resourceapi.ResourceSlice{}, p.seen(), cache.ReflectorOptions{

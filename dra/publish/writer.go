@@ -96,6 +96,8 @@ func (w *writer) round() time.Time {
 	switch {
 	case s == nil || stored == nil || server == nil:
 		return now.Add(idle)
+	case !w.given && !w.o.Forced && !w.knowsPlugin():
+		return now.Add(idle)
 	case !w.given && unanswered(s) && now.Before(w.began.Add(settling)):
 		return w.began.Add(settling)
 	}
@@ -118,6 +120,11 @@ func (w *writer) round() time.Time {
 	}
 	w.give(want, now)
 	return earliest(next, w.check(s, ours, now))
+}
+
+func (p *Publisher) knowsPlugin() bool {
+	_, known := p.o.PluginGPUs()
+	return known
 }
 
 // unanswered reports whether a GPU has not been asked yet: it will have another
@@ -301,6 +308,12 @@ func (p *Publisher) failed(_ context.Context, err error, msg string) {
 		p.enter(Attr, fmt.Sprintf("the API server drops fields of our slices: %v", dropped.DisabledFeatures()))
 		p.poke()
 		return
+	}
+	if apierrors.IsInvalid(err) { // an older one may have taken its place
+		select {
+		case p.ask <- struct{}{}:
+		default:
+		}
 	}
 	p.mu.Lock()
 	told := p.err != nil && apierrors.ReasonForError(p.err) == apierrors.ReasonForError(err)

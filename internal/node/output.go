@@ -70,7 +70,7 @@ type Output struct {
 	mu       sync.Mutex // guards what follows
 	snapshot *detector.Snapshot
 	node     *observed
-	plugin   int64 // as last seen
+	plugin   *int64 // GPUs that a device plugin offers; nil: the node was not seen yet
 	progress progress
 }
 
@@ -156,11 +156,15 @@ func (o *Output) Look() {
 	o.poke()
 }
 
-// PluginGPUs is how many GPUs a device plugin offers on this node, as nvidia.com/gpu.
-func (o *Output) PluginGPUs() int64 {
+// PluginGPUs is how many GPUs a device plugin offers on this node, as nvidia.com/gpu,
+// when the node was seen last. It is not known before the node was seen.
+func (o *Output) PluginGPUs() (n int64, known bool) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	return o.plugin
+	if o.plugin == nil {
+		return 0, false
+	}
+	return *o.plugin, true
 }
 
 // take makes a snapshot the newest, unless a newer one came first.
@@ -183,8 +187,8 @@ func (o *Output) see(n *corev1.Node) {
 		o.mu.Unlock()
 		return
 	}
-	news := seen.plugin != o.plugin
-	o.node, o.plugin = seen, seen.plugin
+	news := o.plugin == nil || seen.plugin != *o.plugin
+	o.node, o.plugin = seen, &seen.plugin
 	o.poke()
 	o.mu.Unlock()
 	if news {

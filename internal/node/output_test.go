@@ -458,19 +458,19 @@ func TestDevicePluginIsNews(t *testing.T) {
 			n.Status.Allocatable = corev1.ResourceList{pluginResource: resource.MustParse("2")}
 		})
 		pass(time.Second)
-		if n, told := w.output.PluginGPUs(), w.plugged.Load(); n != 2 || told != 1 {
-			t.Errorf("%d GPUs of a plugin, told %d times; want 2, once", n, told)
+		if n, known := w.output.PluginGPUs(); n != 2 || !known || w.plugged.Load() != 2 {
+			t.Errorf("%d GPUs of a plugin, told %d times; want 2, once more than that there are none", n, w.plugged.Load())
 		}
 		w.api.outage(true)
 		pass(20 * time.Second)
-		if n := w.output.PluginGPUs(); n != 2 {
+		if n, known := w.output.PluginGPUs(); n != 2 || !known {
 			t.Errorf("%d GPUs of a plugin while the API server is away, want 2 as before", n)
 		}
 		w.api.outage(false)
 		w.api.change(func(n *corev1.Node) { n.Status.Allocatable = nil })
 		pass(20 * time.Second)
-		if n, told := w.output.PluginGPUs(), w.plugged.Load(); n != 0 || told != 2 {
-			t.Errorf("%d GPUs of a plugin, told %d times; want none, twice", n, told)
+		if n, known := w.output.PluginGPUs(); n != 0 || !known || w.plugged.Load() != 3 {
+			t.Errorf("%d GPUs of a plugin, told %d times; want none, three times", n, w.plugged.Load())
 		}
 	})
 }
