@@ -29,12 +29,7 @@ The code is 1 if the fault that is named is not there or stays, and if there wer
 faults and all of them stay.`,
 		Example: `  gpuvet clear 3
   gpuvet clear 0000:5d:00.0 GPULost`,
-		Args: func(cmd *cobra.Command, args []string) error {
-			if len(args) < 1 || len(args) > 2 {
-				return badInput("%s: %d arguments: expected a GPU, and perhaps a reason", cmd.CommandPath(), len(args))
-			}
-			return nil
-		},
+		Args: between(1, 2, "a GPU, and perhaps a reason"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			request := exporter.ClearRequest{GPU: args[0], Author: author}
 			if len(args) == 2 {

@@ -22,7 +22,7 @@ survives a restart of the daemon and a reboot, and is recorded in the trail with
 author. To ignore a fault for ever, or one of the node, is for a row of the policy.`,
 		Example: `  gpuvet ignore 3 LinkFault --for 24h
   gpuvet unignore 3 LinkFault`,
-		Args: gpuAndReason,
+		Args: between(2, 2, "a GPU and a reason"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			request.GPU, request.Reason = args[0], args[1]
 			if _, err := detector.ParseIgnore(request.For); err != nil {
@@ -49,7 +49,7 @@ func unignoreCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "unignore GPU REASON",
 		Short: "Let a reason that is ignored count again",
-		Args:  gpuAndReason,
+		Args:  between(2, 2, "a GPU and a reason"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			request.GPU, request.Reason = args[0], args[1]
 			done, err := command[exporter.UnignoreAnswer](cmd.Context(), socket, "/api/v1/unignore", request)
@@ -68,11 +68,4 @@ func unignoreCommand() *cobra.Command {
 	f.StringVar(&request.Author, "author", currentUser(), "who wants it so, for the trail")
 	socketFlag(cmd, &socket)
 	return cmd
-}
-
-func gpuAndReason(cmd *cobra.Command, args []string) error {
-	if len(args) != 2 {
-		return badInput("%s: %d arguments: expected a GPU and a reason", cmd.CommandPath(), len(args))
-	}
-	return nil
 }

@@ -58,7 +58,7 @@ func TestWrongIgnoreIsRefused(t *testing.T) {
 	for _, length := range []string{"", "59s", "721h", "soon"} {
 		refused(t, []string{"ignore", "1", "LinkFault", "--for", length}, "--for", `"`+length+`"`, "expected a duration from 1m to 720h, such as 24h")
 	}
-	refused(t, []string{"ignore", "1"}, "1 arguments", "expected a GPU and a reason")
+	refused(t, []string{"ignore", "1"}, "gpuvet: ignore: 1 argument: expected a GPU and a reason")
 	refused(t, []string{"unignore", "1", "LinkFault", "now"}, "3 arguments")
 	d := startScenario(t, t.TempDir(), twoWell)
 	d.ready()

@@ -44,7 +44,7 @@ func TestBadArgumentIsNamedWithWhatWasExpected(t *testing.T) {
 	}{
 		"unknown flag":          {[]string{"run", "--bogus"}, []string{"--bogus", "gpuvet run --help"}},
 		"unknown command":       {[]string{"bogus"}, []string{`"bogus"`, "expected clear, deviceclasses, ignore, parse, pause, policy, replay, resume, run, slices, status, unignore, version or xid"}},
-		"extra argument":        {[]string{"run", "extra"}, []string{"gpuvet run", `"extra"`, "expected no argument"}},
+		"extra argument":        {[]string{"run", "extra"}, []string{`gpuvet: run: "extra": expected no argument`}},
 		"extra status argument": {[]string{"status", "3"}, []string{`"3"`, "expected no argument"}},
 		"extra file":            {[]string{"parse", "a", "b"}, []string{`"b"`, "no second file"}},
 		"output of status":      {[]string{"status", "-o", "xml"}, []string{`-o "xml"`, "expected table, json or yaml"}},
@@ -60,7 +60,7 @@ func TestBadArgumentIsNamedWithWhatWasExpected(t *testing.T) {
 		"replay two":            {[]string{"replay", "a", "b"}, []string{"2 arguments", "expected one file or folder"}},
 		"replay missing":        {[]string{"replay", missing}, []string{missing, "no such file", "expected"}},
 		"replay empty folder":   {[]string{"replay", t.TempDir()}, []string{"no trail", "00000001.jsonl"}},
-		"clear nothing":         {[]string{"clear"}, []string{"0 arguments", "expected a GPU"}},
+		"clear nothing":         {[]string{"clear"}, []string{"gpuvet: clear: 0 arguments: expected a GPU"}},
 		"clear too much":        {[]string{"clear", "0", "GPULost", "x"}, []string{"3 arguments", "expected a GPU"}},
 		"long socket":           {[]string{"status", "--socket", "/" + strings.Repeat("s", 107)}, []string{"108 bytes long", "at most 107"}},
 	} {

@@ -110,12 +110,31 @@ func oneOfThese(words []string) string {
 	return strings.Join(words[:last], ", ") + " or " + words[last]
 }
 
-// arguments checks the number of arguments of a command.
+// arguments bounds the number of arguments of a command, and names the first one too many.
 func arguments(most int, expected string) cobra.PositionalArgs {
 	return func(cmd *cobra.Command, args []string) error {
 		if len(args) > most {
-			return badInput("%s: %q: expected %s", cmd.CommandPath(), args[most], expected)
+			return badInput("%s: %q: expected %s", called(cmd), args[most], expected)
 		}
 		return nil
 	}
+}
+
+// between does so on both sides, and tells how many there are.
+func between(least, most int, expected string) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		n, word := len(args), "arguments"
+		if n == 1 {
+			word = "argument"
+		}
+		if n < least || n > most {
+			return badInput("%s: %d %s: expected %s", called(cmd), n, word, expected)
+		}
+		return nil
+	}
+}
+
+// called is a command as errors name it. They begin with the name of the program.
+func called(cmd *cobra.Command) string {
+	return strings.TrimPrefix(cmd.CommandPath(), cmd.Root().Name()+" ")
 }

@@ -25,7 +25,7 @@ func policyCommand() *cobra.Command {
 		Short: "Show what gpuvet makes of every fault, or check a configuration file",
 		Args: func(cmd *cobra.Command, args []string) error {
 			if len(args) > 0 {
-				return badInput("%s: %q: expected %s", cmd.CommandPath(), args[0], commands(cmd))
+				return badInput("%s: %q: expected %s", called(cmd), args[0], commands(cmd))
 			}
 			return nil
 		},
@@ -73,12 +73,7 @@ func policyCheckCommand() *cobra.Command {
 		Long: `Check a configuration file, all of it, as the daemon would. Code 0: it would be
 taken, and what it changes is shown. Code 2: it would not, and all that is wrong
 is told.`,
-		Args: func(cmd *cobra.Command, args []string) error {
-			if len(args) != 1 {
-				return badInput("%s: %d arguments: expected one file", cmd.CommandPath(), len(args))
-			}
-			return nil
-		},
+		Args: between(1, 1, "one file"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			c, err := loadConfig(args[0], true)
 			if err != nil {

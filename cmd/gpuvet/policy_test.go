@@ -151,8 +151,8 @@ func TestFormOfAPolicyIsStrict(t *testing.T) {
 }
 
 func TestPolicyCommandNamesWhatItTakes(t *testing.T) {
-	refused(t, []string{"policy", "list"}, `"list"`, "expected check or show")
-	refused(t, []string{"policy", "check"}, "0 arguments", "expected one file")
+	refused(t, []string{"policy", "list"}, `gpuvet: policy: "list": expected check or show`)
+	refused(t, []string{"policy", "check"}, "gpuvet: policy check: 0 arguments: expected one file")
 	refused(t, []string{"policy", "show", "-o", "text"}, `-o "text"`, "expected table, json or yaml")
 	refused(t, []string{"policy", "check", "/nonexistent/gpuvet.yaml"}, "/nonexistent/gpuvet.yaml", "no such file")
 	if got := output(t, "", "policy"); !strings.Contains(got, "gpuvet policy [command]") {

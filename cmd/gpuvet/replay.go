@@ -44,12 +44,7 @@ cleared by evidence, or folded into the fault that explains it. A log that tells
 no wall time counts from 1970, the boot.`,
 		Example: `  gpuvet replay dmesg.txt
   gpuvet replay -o json /var/lib/gpuvet/trail`,
-		Args: func(cmd *cobra.Command, args []string) error {
-			if len(args) != 1 {
-				return badInput("%s: %d arguments: expected one file or folder, or - for standard input", cmd.CommandPath(), len(args))
-			}
-			return nil
-		},
+		Args: between(1, 1, "one file or folder, or - for standard input"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := oneOf("-o", format, "table", "json"); err != nil {
 				return err
