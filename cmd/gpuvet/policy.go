@@ -84,6 +84,9 @@ is told.`,
 	}
 }
 
+// unchanged is what people are told of a policy that changes nothing.
+const unchanged = "policy: nothing differs from the default"
+
 // policyDocument is what `policy show` shows; json names stay.
 type policyDocument struct {
 	Rows       []policyLine    `json:"rows"`
@@ -254,13 +257,20 @@ func showPolicy(w io.Writer, d policyDocument, format string) error {
 		_, err = w.Write(text)
 		return err
 	}
+	if len(d.Rows) == 0 && len(d.Parameters) == 0 {
+		_, err := fmt.Fprintln(w, unchanged)
+		return err
+	}
 	table := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
-	const columns = "\tCLASS\tSCOPE\tEFFECT\tHOLD\tCLEAR\tACTION\tFROM"
-	fmt.Fprintln(table, "KEY"+columns)
+	above := "" // what keeps one table from the next
+	head := func(columns string) {
+		fmt.Fprintln(table, above+columns)
+		above = "\n"
+	}
 	for i, l := range d.Rows {
-		if l.Event != "" && (i == 0 || d.Rows[i-1].Event == "") {
-			// A table of its own: its columns have other widths.
-			fmt.Fprintln(table, "\nKEY"+columns)
+		// Events have a table of their own: its columns have other widths.
+		if i == 0 || (l.Event != "") != (d.Rows[i-1].Event != "") {
+			head("KEY\tCLASS\tSCOPE\tEFFECT\tHOLD\tCLEAR\tACTION\tFROM")
 		}
 		key, ends, effect := l.Key, string(l.Clear), string(l.Effect)
 		if (l.Xid != 0 || l.Event != "") && l.Reason != "" {
@@ -276,8 +286,8 @@ func showPolicy(w io.Writer, d policyDocument, format string) error {
 			key, string(l.Class), orDash(string(l.Scope)), orDash(effect), orDash(cmp.Or(l.Hold, l.Repeat)), orDash(ends), string(l.Action), l.From,
 		}, "\t"))
 	}
-	if len(d.Parameters) > 0 { // one more
-		fmt.Fprintln(table, "\nPARAMETER\tVALUE\tFROM")
+	if len(d.Parameters) > 0 {
+		head("PARAMETER\tVALUE\tFROM")
 	}
 	for _, l := range d.Parameters {
 		fmt.Fprintf(table, "%s\t%s\t%s\n", l.Key, orDash(fmt.Sprint(l.Value)), l.From)
@@ -290,7 +300,7 @@ func showChanges(w io.Writer, path string, p *detector.Policy) error {
 	fmt.Fprintf(w, "%s: good\n", path)
 	lines, parameters := policyLines(p, true), parameterLines(p, true)
 	if len(lines) == 0 && len(parameters) == 0 {
-		fmt.Fprintln(w, "policy: nothing differs from the default")
+		fmt.Fprintln(w, unchanged)
 		return nil
 	}
 	before := map[string]policyLine{}

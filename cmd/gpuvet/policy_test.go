@@ -33,8 +33,12 @@ func TestPolicyIsShown(t *testing.T) {
 	none := file(t, "none.yaml", configHead)
 	golden(t, "policy-default.txt", output(t, "", "policy", "show", "--config", none))
 	golden(t, "policy-default.json", output(t, "", "policy", "show", "--config", none, "-o", "json"))
-	if got := output(t, "", "policy", "show", "--config", none, "--changed"); strings.Count(got, "\n") != 1 {
+	if got := output(t, "", "policy", "show", "--config", none, "--changed"); got != unchanged+"\n" {
 		t.Errorf("changed by default:\n%s", got)
+	}
+	parameter := file(t, "parameter.yaml", configHead+"policy: {suspicion: {tenants: 3}}\n")
+	if got := output(t, "", "policy", "show", "--config", parameter, "--changed"); !strings.HasPrefix(got, "PARAMETER") || strings.Contains(got, "KEY") {
+		t.Errorf("with one parameter alone:\n%s", got)
 	}
 	path := file(t, "gpuvet.yaml", overridden)
 	got := output(t, "", "policy", "show", "--config", path, "--changed")
