@@ -8,6 +8,7 @@ import (
 	"io"
 	"net/http"
 	"os"
+	"regexp"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -55,6 +56,9 @@ version: --kubernetes says which one it is.`,
 			if err := oneOf("-o", o.format, "yaml", "json"); err != nil {
 				return err
 			}
+			if o.fakeNVML != "" && cmd.Flags().Changed("socket") {
+				return badInput("--fake-nvml %s and --socket %s: expected one of them", o.fakeNVML, o.socket)
+			}
 			limits, err := limitsOf(o.kubernetes)
 			if err != nil {
 				return err
@@ -84,9 +88,13 @@ version: --kubernetes says which one it is.`,
 	return cmd
 }
 
+// serverVersion is how API servers and people write one: 1.34, v1.36.2+k3s1.
+var serverVersion = regexp.MustCompile(`^v?\d+\.\d+(\.\d+)?([-+].*)?$`)
+
 func limitsOf(kubernetes string) (pool.Limits, error) {
+	// The parser takes whatever follows the numbers.
 	v, err := kubeversion.ParseGeneric(kubernetes)
-	if err != nil || v.LessThan(kubeversion.MajorMinor(1, 34)) {
+	if err != nil || !serverVersion.MatchString(kubernetes) || v.LessThan(kubeversion.MajorMinor(1, 34)) {
 		return pool.Limits{}, badInput("--kubernetes %q: expected 1.34 or later", kubernetes)
 	}
 	return pool.LimitsOf(int(v.Major()), int(v.Minor())), nil

@@ -43,7 +43,7 @@ func TestSlicesOfScenarios(t *testing.T) {
 }
 
 func TestLimitsAreThoseOfTheServersVersion(t *testing.T) {
-	for text, minor := range map[string]int{"1.34": 34, "v1.34.4": 34, "1.35.0-gke.1": 35, "v1.36.2+k3s1": 36, "1.37": 37} {
+	for text, minor := range map[string]int{"1.34": 34, "v1.34.4": 34, "1.35.0-gke.1": 35, "v1.36.2+k3s1": 36, "1.35+": 35, "1.37": 37} {
 		got, err := limitsOf(text)
 		if want := pool.LimitsOf(1, minor); err != nil || got != want {
 			t.Errorf("%s: %+v, %v, want %+v", text, got, err, want)
@@ -145,6 +145,10 @@ func TestSlicesRefuseBadInput(t *testing.T) {
 	refused(t, []string{"slices", "-o", "xml"}, `-o "xml"`, "expected yaml or json")
 	refused(t, []string{"slices", "--kubernetes", "new"}, `--kubernetes "new"`, "1.34")
 	refused(t, []string{"slices", "--kubernetes", "1.33"}, `--kubernetes "1.33"`, "1.34")
+	for _, version := range []string{"1.34.x", "1.34 or so", "1.35.0.1", "1.34.", "1"} {
+		refused(t, []string{"slices", "--kubernetes", version}, `--kubernetes "`+version+`"`, "expected 1.34 or later")
+	}
+	refused(t, []string{"slices", "--fake-nvml", h100, "--socket", "/none"}, "--fake-nvml "+h100+" and --socket /none: expected one of them")
 	refused(t, []string{"slices", "--node-name", "No Node"}, `--node-name "No Node"`, "gpu-node-1")
 	refused(t, []string{"slices", "--node-name", "a", "--after", "5s"}, "--after 5s", "expected --fake-nvml")
 	refused(t, []string{"slices", "--node-name", "a", "--fake-nvml", h100, "--after", "-5s"}, "--after -5s", "expected a duration")
