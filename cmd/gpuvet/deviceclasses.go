@@ -41,8 +41,11 @@ Pods may ask for deviceclass.resource.kubernetes.io/gpu.gpuvet.dev without any o
   gpuvet deviceclasses --extended-resource-name nvidia.com/gpu | kubectl apply -f -`,
 		Args: arguments(0, "no argument"),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			classes := dra.Classes
-			if cmd.Flags().Changed("extended-resource-name") {
+			classes, extends := dra.Classes, cmd.Flags().Changed("extended-resource-name")
+			if kubeconfig != "" && !extends {
+				return badInput("--kubeconfig %s: expected --extended-resource-name with it", kubeconfig)
+			}
+			if extends {
 				if err := extendedResource(extended); err != nil {
 					return err
 				}

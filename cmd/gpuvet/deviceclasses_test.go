@@ -108,6 +108,11 @@ func TestExtendedResourceIsFoundByKubectlsOwnKubeconfig(t *testing.T) {
 	}
 }
 
+// Without a name to look for, no cluster is asked.
+func TestKubeconfigIsForAnExtendedResource(t *testing.T) {
+	refused(t, []string{"deviceclasses", "--kubeconfig", "/none"}, "--kubeconfig /none: expected --extended-resource-name with it")
+}
+
 func TestExtendedResourceIsRefused(t *testing.T) {
 	t.Setenv("HOME", t.TempDir())
 	t.Setenv("KUBECONFIG", "")
