@@ -103,6 +103,11 @@ func (s *Snapshot) Find(name string) (Device, error) {
 		if index || strings.EqualFold(g.PCI, name) || g.UUID != "" && strings.EqualFold(g.UUID, name) {
 			return Device{PCI: g.PCI, UUID: g.UUID}, nil
 		}
+		for _, mig := range g.Instances {
+			if mig.UUID != "" && strings.EqualFold(mig.UUID, name) {
+				return Device{}, fmt.Errorf("%q is a MIG device of GPU %s: expected the whole GPU", name, g.PCI)
+			}
+		}
 	}
 	return Device{}, fmt.Errorf("%q is none of the GPUs of this node: %s", name, s.present())
 }

@@ -6,6 +6,8 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
+	"gpuvet.dev/nvml"
 )
 
 func (s *script) clears(seconds float64, pci string, fields map[string]string) {
@@ -75,6 +77,11 @@ func TestGPUIsFoundAsPeopleNameIt(t *testing.T) {
 		if got, err := s.Find(name); err != nil || got != (Device{PCI: gpuB, UUID: "GPU-b"}) {
 			t.Errorf("%s is %+v, %v", name, got, err)
 		}
+	}
+	const mig = "MIG-b-1"
+	s.GPUs[1].Instances = []nvml.Instance{{GPUInstance: 1, UUID: mig}}
+	if _, err := s.Find(mig); err == nil || err.Error() != `"`+mig+`" is a MIG device of GPU `+gpuB+`: expected the whole GPU` {
+		t.Errorf("a MIG device: %v", err)
 	}
 	if got, err := s.Find("node"); err != nil || got != (Device{}) {
 		t.Errorf("node is %+v, %v", got, err)
