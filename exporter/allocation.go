@@ -1,6 +1,7 @@
 package exporter
 
 import (
+	"fmt"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -27,6 +28,26 @@ type Allocation struct {
 	Creates int64 `json:"sliceCreates"`
 	Updates int64 `json:"sliceUpdates"`
 	Deletes int64 `json:"sliceDeletes"`
+}
+
+// amiss says what keeps GPUs from being offered, or sick ones from being fenced.
+func (a *Allocation) amiss() []string {
+	var all []string
+	switch a.Mode {
+	case "starting":
+		all = append(all, "dra: nothing is known of the API server yet, and no slices are published")
+	case "attribute":
+		all = append(all, "dra: sick devices have no taints: "+a.Cause)
+	case "withheld":
+		all = append(all, "dra: nothing is published: "+a.Cause)
+	}
+	if a.Waiting > 0 {
+		all = append(all, fmt.Sprintf("dra: %d of %d devices are published; no container could be given the others: %s", a.Devices, a.Devices+a.Waiting, a.Missing))
+	}
+	if !a.Registered {
+		all = append(all, "dra: no claim can be prepared: "+a.Unregistered)
+	}
+	return all
 }
 
 // allocationModes are the values of the label mode.

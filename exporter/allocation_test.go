@@ -1,9 +1,11 @@
 package exporter
 
 import (
+	"errors"
 	"strings"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
 	"github.com/prometheus/client_golang/prometheus/testutil"
 
 	"gpuvet.dev/detector"
@@ -32,6 +34,57 @@ gpuvet_dra_mode{mode="withheld"} 1
 	e := New(n.sources)
 	if err := testutil.GatherAndCompare(e.registry, strings.NewReader(want), "gpuvet_dra_mode", "gpuvet_dra_devices", "gpuvet_dra_claims"); err != nil {
 		t.Error(err)
+	}
+}
+
+func TestWhatIsNotDeliveredIsOnThePageAsInStatus(t *testing.T) {
+	for _, tt := range []struct {
+		name   string
+		told   Allocation
+		failed error
+		want   []string
+	}{
+		{"all is well", Allocation{Mode: "taints", Devices: 2, Registered: true}, nil, nil},
+		{
+			"at the start", Allocation{Mode: "starting", Unregistered: "the kubelet has not asked yet"}, nil,
+			[]string{"dra: nothing is known of the API server yet, and no slices are published", "dra: no claim can be prepared: the kubelet has not asked yet"},
+		},
+		{
+			"no taints", Allocation{Mode: "attribute", Cause: "v1.34.1 keeps none", Registered: true}, nil,
+			[]string{"dra: sick devices have no taints: v1.34.1 keeps none"},
+		},
+		{
+			"a rival", Allocation{Mode: "withheld", Cause: "a device plugin", Registered: true}, nil,
+			[]string{"dra: nothing is published: a device plugin"},
+		},
+		{
+			"no CDI", Allocation{Mode: "taints", Devices: 6, Waiting: 2, Missing: "no CDI spec names it", Registered: true}, nil,
+			[]string{"dra: 6 of 8 devices are published; no container could be given the others: no CDI spec names it"},
+		},
+		{
+			"no API server", Allocation{Mode: "taints", Registered: true}, errors.New("connection refused"),
+			[]string{"output node: at snapshot 41 of 42: connection refused"},
+		},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			n := healthyNode(1)
+			n.sources.Allocation = func() Allocation { return tt.told }
+			n.sources.Outputs = []Output{{"node", func() Progress { return Progress{Seq: 41, Err: tt.failed} }}}
+			e := New(n.sources)
+			report := e.report()
+			if diff := cmp.Diff(tt.want, report.Undelivered()); diff != "" {
+				t.Errorf("(-want +got):\n%s", diff)
+			}
+			_, body := get(e.Handler(), "/")
+			if got := strings.Count(body, `<p class="Degraded">`); got != len(tt.want) {
+				t.Errorf("%d notes on the page, want %d:\n%s", got, len(tt.want), body)
+			}
+			for _, want := range tt.want {
+				if !strings.Contains(body, ">"+want+"<") {
+					t.Errorf("the page does not tell %q:\n%s", want, body)
+				}
+			}
+		})
 	}
 }
 

@@ -2,6 +2,7 @@ package exporter
 
 import (
 	"errors"
+	"fmt"
 	"time"
 
 	"gpuvet.dev/detector"
@@ -92,6 +93,21 @@ func (e *Exporter) report() Report {
 		r.Outputs = append(r.Outputs, out)
 	}
 	return r
+}
+
+// Undelivered says what of the snapshot has not come to where it should: devices that
+// are not offered or fenced as they ought to be, and outputs whose last attempt failed.
+func (r *Report) Undelivered() []string {
+	var all []string
+	if r.DRA != nil {
+		all = r.DRA.amiss()
+	}
+	for _, o := range r.Outputs {
+		if o.Error != "" {
+			all = append(all, fmt.Sprintf("output %s: at snapshot %d of %d: %s", o.Name, o.Seq, r.Snapshot.Seq, o.Error))
+		}
+	}
+	return all
 }
 
 // silent says why GPUs give no answer. Those of a driver that is not there, or is

@@ -25,7 +25,9 @@ type status struct {
 	Pause   *detector.Pause
 	Refused []string // what is wrong with what the node asks for
 	Node    []detector.Condition
-	GPUs    []statusGPU
+	// Undelivered says what has not come to where it should.
+	Undelivered []string
+	GPUs        []statusGPU
 
 	Scripted bool // the GPUs are nobody's hardware
 }
@@ -58,18 +60,17 @@ type statusFault struct {
 
 // statusPage answers with the status page: plain HTML, without scripts.
 func (e *Exporter) statusPage(w http.ResponseWriter, _ *http.Request) {
-	now := time.Now()
-	snapshot := e.sources.Snapshot()
+	now, report := time.Now(), e.report()
+	snapshot := report.Snapshot
 	s := status{Version: e.sources.Version, Now: now.UTC().Truncate(time.Second), Driver: snapshot.Driver, Node: snapshot.Node}
 	s.Pause, s.Refused = snapshot.Pause, snapshot.Requests.Refusals()
-	s.Scripted = e.sources.Scripted
-	why := silent(e.sources.sample())
+	s.Scripted, s.Undelivered = report.Scripted, report.Undelivered()
 	for _, g := range join(snapshot, e.sources.sample(), e.sources.Freshness, now) {
 		if g.view == nil {
 			continue
 		}
 		row := statusGPU{GPUView: g.view, Index: g.index, Faults: faults(g.view, g.view.Conditions), Parts: parts(g.view)}
-		if silence, ok := why[g.view.PCI]; ok && len(g.view.Conditions) == 0 {
+		if silence, ok := report.Silent[g.view.PCI]; ok && len(g.view.Conditions) == 0 {
 			row.Silent = "No answer: " + silence
 		}
 		if g.readings {

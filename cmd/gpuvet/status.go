@@ -82,26 +82,6 @@ func closing(r *exporter.NVMLReport) string {
 	return "NVML is not closed yet: " + holder(*r)
 }
 
-// offered says what keeps GPUs from being offered, or sick ones from being fenced.
-func offered(a *exporter.Allocation) []string {
-	var all []string
-	switch a.Mode {
-	case "starting":
-		all = append(all, "dra: nothing is known of the API server yet, and no slices are published")
-	case "attribute":
-		all = append(all, "dra: sick devices have no taints: "+a.Cause)
-	case "withheld":
-		all = append(all, "dra: nothing is published: "+a.Cause)
-	}
-	if a.Waiting > 0 {
-		all = append(all, fmt.Sprintf("dra: %d of %d devices are published; no container could be given the others: %s", a.Devices, a.Devices+a.Waiting, a.Missing))
-	}
-	if !a.Registered {
-		all = append(all, "dra: no claim can be prepared: "+a.Unregistered)
-	}
-	return all
-}
-
 // notes says what is not as it should be.
 func notes(r *exporter.Report) []string {
 	var all []string
@@ -163,13 +143,5 @@ func notes(r *exporter.Report) []string {
 			note("configuration: needs a restart: %s", strings.Join(c.NeedsRestart, ", "))
 		}
 	}
-	if a := r.DRA; a != nil {
-		all = append(all, offered(a)...)
-	}
-	for _, o := range r.Outputs {
-		if o.Error != "" {
-			note("output %s: at snapshot %d of %d: %s", o.Name, o.Seq, s.Seq, o.Error)
-		}
-	}
-	return all
+	return append(all, r.Undelivered()...)
 }
