@@ -38,7 +38,8 @@ type Options struct {
 	// none.
 	PluginGPUs func() (n int64, known bool)
 	// Ready is nil if containers can be given a device; a device is first published
-	// when they can. A nil Ready: always.
+	// when they can. A nil Ready: always. It may take as long as it likes, and is called
+	// for several devices at once.
 	Ready func(pool.Device) error
 	// Changed is called when [Publisher.Fences] may answer otherwise than before.
 	Changed func()
@@ -79,6 +80,8 @@ type Publisher struct {
 	ask   chan struct{}                                // the API server may be another version
 	queue workqueue.TypedRateLimitingInterface[string] // of the controller
 
+	readiness readiness
+
 	mu       sync.Mutex // guards what follows
 	snapshot *detector.Snapshot
 	stored   map[string]*resourceapi.ResourceSlice // of this node and any driver, by name; nil: not listed yet
@@ -108,7 +111,7 @@ func New(o Options) *Publisher {
 	if o.Changed == nil {
 		o.Changed = func() {}
 	}
-	return &Publisher{
+	p := &Publisher{
 		o: o, wake: make(chan struct{}, 1), ask: make(chan struct{}, 1), mode: Starting, status: Status{Mode: Starting}, unclear: true,
 		// The limit of the library's own queue is a quarter of an hour: much too long
 		// after an outage of the API server.
@@ -117,6 +120,8 @@ func New(o Options) *Publisher {
 			workqueue.TypedRateLimitingQueueConfig[string]{Name: "resourceslices"},
 		),
 	}
+	p.readiness = readiness{ask: o.Ready, tell: p.poke, looks: map[string]*look{}}
+	return p
 }
 
 // Run publishes until ctx ends; snapshots must end with it. The slices stay: the

@@ -537,6 +537,77 @@ func TestDeviceIsPublishedOnceContainersCanHaveIt(t *testing.T) {
 	})
 }
 
+func TestHangingFileSystemHoldsUpItsDeviceAlone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var asked atomic.Int64
+		answer := make(chan struct{})
+		release := sync.OnceFunc(func() { close(answer) })
+		t.Cleanup(release) // after the publisher has ended
+		w := start(t, newAPIServer("37"), func(o *Options) {
+			o.Ready = func(d pool.Device) error {
+				if d.Minor == 2 {
+					asked.Add(1)
+					<-answer
+				}
+				return nil
+			}
+		})
+		w.wrote("create")
+		if s := w.Status(); s.Devices != 7 {
+			t.Errorf("status %+v", s)
+		}
+		w.faults[5] = lost()
+		w.tell()
+		w.pass(100 * time.Millisecond)
+		if got := w.api.taints(t); len(got) != 1 {
+			t.Errorf("another device's fault is not written: %v", got)
+		}
+		w.pass(time.Minute)
+		want := "it takes long to find out whether a container could be given gpu-0000-12-00-0; a file system may hang"
+		if s := w.Status(); s.Devices != 7 || s.Waiting != 1 || s.Missing != want {
+			t.Errorf("status %+v", s)
+		}
+		if n := asked.Load(); n != 1 {
+			t.Errorf("%d goroutines hang for one device", n)
+		}
+		release()
+		w.pass(2 * time.Second)
+		if s := w.Status(); s.Devices != 8 || s.Waiting != 0 || s.Missing != "" {
+			t.Errorf("after it came back, status %+v", s)
+		}
+	})
+}
+
+func TestHangingFileSystemDoesNotHoldUpTheEnd(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		answer := make(chan struct{})
+		t.Cleanup(func() { close(answer) }) // after the publisher has ended
+		start(t, newAPIServer("37"), func(o *Options) {
+			o.Ready = func(pool.Device) error {
+				<-answer
+				return nil
+			}
+		})
+	})
+}
+
+// A pool without devices would say for a moment that nothing fences, and the node would
+// be tainted for what is about to be.
+func TestFirstPoolWaitsForWhatIsAskedOfItsDevices(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := start(t, newAPIServer("37"), func(o *Options) {
+			o.Ready = func(d pool.Device) error {
+				time.Sleep(time.Duration(d.Minor) * 50 * time.Millisecond)
+				return nil
+			}
+		})
+		w.wrote("create")
+		if n := w.changed.Load(); n != 1 || !w.Fences() {
+			t.Errorf("whether devices are fenced was decided %d times, at last %t", n, w.Fences())
+		}
+	})
+}
+
 func TestOutageIsOvercome(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := start(t, newAPIServer("37"), nil)

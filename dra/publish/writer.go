@@ -1,6 +1,7 @@
 package publish
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -21,7 +22,8 @@ const (
 	// the daemon before stand meanwhile.
 	settling = 10 * time.Second
 	// siblings is how long after one piece of bad news the next ones wait for each
-	// other, and good news waits for more.
+	// other, and good news waits for more; the first pool of a node, too, for answers
+	// about its devices.
 	siblings = time.Second
 	// toldFor is how long bad news is none any more after it was over. What comes again
 	// and again shares the budget with what gets better.
@@ -59,7 +61,8 @@ type writer struct {
 	known    map[string]bool // devices that were published once: they stay
 	devices  int
 	waiting  int
-	missing  string // why the first of those waits
+	missing  string    // why the first of those waits
+	answers  time.Time // until when it is worth waiting for what is asked of them
 
 	last     []resourceslice.Slice // what the controller was last given; nil: nothing yet
 	given    bool                  // it was given something
@@ -114,6 +117,9 @@ func (w *writer) round() time.Time {
 		return w.withhold(rival, now)
 	}
 	devices, next := w.ready(pool.Devices(s, server.limits), now)
+	if !w.given && len(ours) == 0 && w.answers.After(now) {
+		return earliest(w.answers, next)
+	}
 	want := pool.Slices(devices)
 	if due := w.permitted(ours, want, now); due.After(now) {
 		return earliest(due, next, w.check(s, ours, now))
@@ -153,24 +159,34 @@ func (w *writer) remember(ours []*resourceapi.ResourceSlice) {
 // ready leaves out the devices that no container could be given yet. One that was
 // published stays: it may be lost, and then its taint must be seen.
 func (w *writer) ready(devices []pool.Device, now time.Time) (ready []pool.Device, next time.Time) {
-	before := w.missing
-	next, w.waiting, w.missing = now.Add(idle), 0, ""
+	before, asked := w.missing, map[string]bool{}
+	next, w.waiting, w.missing, w.answers = now.Add(idle), 0, "", time.Time{}
 	for _, d := range devices {
-		if !w.known[d.Name] {
-			if err := w.o.Ready(d); err != nil {
-				if w.waiting == 0 {
-					w.missing = err.Error()
-				}
-				w.waiting++
-				next = now.Add(lookAgain)
-				continue
-			}
-			w.known[d.Name] = true
+		if w.known[d.Name] {
+			ready = append(ready, d)
+			continue
 		}
-		ready = append(ready, d)
+		l := w.readiness.of(d, now)
+		if l.ready() {
+			w.known[d.Name] = true
+			ready = append(ready, d)
+			continue
+		}
+		asked[d.Name] = true
+		if missing := l.missing(d.Name, now); missing != "" {
+			w.missing = cmp.Or(w.missing, missing)
+			w.waiting++
+		}
+		if until := l.asked.Add(siblings); !l.answered && until.After(w.answers) {
+			w.answers = until
+		}
+		if again := l.asked.Add(lookAgain); again.After(now) { // else its answer wakes us
+			next = earliest(next, again)
+		}
 	}
+	w.readiness.keep(asked)
 	w.devices = len(ready)
-	if w.waiting > 0 && w.missing != before {
+	if w.missing != "" && w.missing != before {
 		w.o.Log.Info("devices are not published yet", zap.Int("devices", w.waiting), zap.String("cause", w.missing))
 	}
 	return ready, next
