@@ -196,7 +196,7 @@ func expectOwnNodeAlone(t *testing.T, pod *corev1.Pod) {
 	for node, refusal := range map[string]string{kube.NodeName: "", other: "tried to write an event about Node not-of-the-pod"} {
 		_, err := client.CoreV1().Events("default").Create(t.Context(), &corev1.Event{
 			ObjectMeta:     metav1.ObjectMeta{GenerateName: "pod-", Namespace: "default"},
-			InvolvedObject: nodeReference(node), ReportingController: "gpuvet.dev", ReportingInstance: "pod",
+			InvolvedObject: nodeReference(node), ReportingController: "gpuvet.dev", ReportingInstance: kube.NodeName,
 			EventTime: metav1.NowMicro(), Type: "Warning", Reason: "GPULost", Action: "Report",
 		}, metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}})
 		expectRefusal(t, err, refusal)
