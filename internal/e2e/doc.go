@@ -17,5 +17,7 @@
 // two ways. TestDaemonSet… run the image that ships by the DaemonSet that ships,
 // on the one node that has a kubelet, one test at a time. The others run a
 // process each, on nodes without a kubelet, many at once: they need fault points,
-// which no image has, and tokens that no kubelet would give out.
+// which no image has, and tokens that no kubelet would give out. TestDRA… offer GPUs
+// to Kubernetes, either way; the others leave that turned off, so that a fault fences
+// the node.
 package e2e

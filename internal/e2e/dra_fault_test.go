@@ -39,7 +39,7 @@ func (o *offering) oneOf(gpus ...int) resourceapi.ResourceClaimSpec {
 
 // Faults of single GPUs, from the kernel log to the pods that hold them and those that
 // wait for them.
-func TestDRAFencesOneGPU(t *testing.T) {
+func TestDRAFencesOneGPU(t *testing.T) { //nolint:tparallel // the subtests share one daemon
 	t.Parallel()
 	s, o := offer(t, daemon.SetOptions{
 		Fleet:  daemon.NewFleet(8),
@@ -146,7 +146,7 @@ func TestDRAFencesOneGPU(t *testing.T) {
 func (o *offering) diagnose(t *testing.T) {
 	t.Helper()
 	namespace := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{
-		Name: "gpu-diagnostics", Labels: map[string]string{resourceapi.DRAAdminNamespaceLabelKey: "true"},
+		Name: "dra-diagnostics", Labels: map[string]string{resourceapi.DRAAdminNamespaceLabelKey: "true"},
 	}}
 	if _, err := cluster.Admin().CoreV1().Namespaces().Create(t.Context(), namespace, metav1.CreateOptions{}); err != nil {
 		t.Fatal(err)
@@ -161,6 +161,7 @@ func (o *offering) diagnose(t *testing.T) {
 		return err
 	})
 	template := shippedTemplates(t)["diagnostics"]
+	template.Namespace = namespace.Name
 	if _, err := cluster.Admin().ResourceV1().ResourceClaimTemplates(namespace.Name).Create(t.Context(), &template, metav1.CreateOptions{}); err != nil {
 		t.Fatal(err)
 	}

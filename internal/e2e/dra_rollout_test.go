@@ -59,7 +59,7 @@ func TestDRARollout(t *testing.T) {
 }
 
 // Two that give out the same GPUs would give them out twice.
-func TestDRAWithdrawsBeforeAnother(t *testing.T) {
+func TestDRAWithdrawsBeforeAnother(t *testing.T) { //nolint:tparallel // the subtests share one daemon
 	t.Parallel()
 	s, o := offer(t, daemon.SetOptions{Fleet: daemon.NewFleet(2)})
 	withdrawn := func(t *testing.T, cause string) {

@@ -3,6 +3,7 @@ package e2e
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"path/filepath"
@@ -62,7 +63,7 @@ func (o *offering) awaitOffered(t *testing.T) {
 		}
 		registered, err := o.daemon.Value(t.Context(), "gpuvet_dra_registered")
 		if err == nil && registered != 1 {
-			err = fmt.Errorf("the kubelet does not know the driver")
+			err = errors.New("the kubelet does not know the driver")
 		}
 		return err
 	})
@@ -113,15 +114,24 @@ func taintsOf(device resourceapi.Device) string {
 // claim.
 func (o *offering) awaitNothingHeld(t *testing.T) {
 	t.Helper()
-	ctx := context.WithoutCancel(t.Context()) // a test ends with it
-	deadline := time.Now().Add(time.Minute)
-	var last error
-	for ; time.Now().Before(deadline); time.Sleep(50 * time.Millisecond) { //nolint:forbidigo // the test's own context has ended
-		if last = o.nothingHeld(ctx); last == nil {
-			return
-		}
+	if err := afterTest(t, o.nothingHeld); err != nil {
+		t.Errorf("after the test: %v", err)
 	}
-	t.Errorf("after the test: %v", last)
+}
+
+// afterTest polls as [kube.Eventually] does, for a minute, while a test is tidied up: its
+// own context has ended by then.
+func afterTest(t *testing.T, condition func(context.Context) error) error {
+	t.Helper()
+	ctx, stop := context.WithTimeout(context.WithoutCancel(t.Context()), time.Minute)
+	defer stop()
+	for {
+		err := condition(ctx)
+		if err == nil || ctx.Err() != nil {
+			return err
+		}
+		pause(ctx, 50*time.Millisecond)
+	}
 }
 
 func (o *offering) nothingHeld(ctx context.Context) error {
@@ -177,15 +187,22 @@ func (o *offering) held(t *testing.T, pod string) []int {
 // claim given back.
 func endPod(t *testing.T, name string) {
 	t.Helper()
-	ctx := context.WithoutCancel(t.Context())
 	pods := cluster.Admin().CoreV1().Pods("default")
-	second := int64(1)
-	err := pods.Delete(ctx, name, metav1.DeleteOptions{GracePeriodSeconds: &second})
-	for deadline := time.Now().Add(time.Minute); err == nil && time.Now().Before(deadline); {
-		time.Sleep(50 * time.Millisecond) //nolint:forbidigo // the test's own context may have ended
-		_, err = pods.Get(ctx, name, metav1.GetOptions{})
+	grace := metav1.DeleteOptions{GracePeriodSeconds: new(int64(1))}
+	err := pods.Delete(context.WithoutCancel(t.Context()), name, grace)
+	if err == nil {
+		err = afterTest(t, func(ctx context.Context) error {
+			_, err := pods.Get(ctx, name, metav1.GetOptions{})
+			switch {
+			case apierrors.IsNotFound(err):
+				return nil
+			case err == nil:
+				err = errors.New("it is still there")
+			}
+			return err
+		})
 	}
-	if !apierrors.IsNotFound(err) {
+	if err != nil && !apierrors.IsNotFound(err) { // the test may have ended it
 		t.Errorf("end pod %s: %v", name, err)
 	}
 }
@@ -239,7 +256,7 @@ func fleetOf(memory ...string) daemon.Fleet {
 }
 
 // A pod gets the GPU that was chosen for it, and no other pod the same one.
-func TestDRAGivesGPUsToPods(t *testing.T) {
+func TestDRAGivesGPUsToPods(t *testing.T) { //nolint:tparallel // the subtests share one daemon
 	t.Parallel()
 	_, o := offer(t, daemon.SetOptions{Fleet: fleetOf("24Gi", "24Gi", "80Gi", "80Gi", "80Gi", "80Gi", "141Gi", "141Gi")})
 

@@ -15,7 +15,7 @@ import (
 
 // The daemon against older API servers: those that keep no device taints have the
 // attribute healthy, by which the classes select, and the taint of the node.
-func TestDRAByVersion(t *testing.T) {
+func TestDRAByVersion(t *testing.T) { //nolint:tparallel // three API servers more at once are too many
 	t.Parallel()
 	for version, want := range map[string]string{"1.34": "attribute", "1.35": "attribute", "1.36": "taints"} {
 		t.Run(version, func(t *testing.T) {
