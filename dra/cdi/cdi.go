@@ -23,6 +23,7 @@ package cdi
 import (
 	"cmp"
 	"fmt"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -175,6 +176,8 @@ func (s *Specs) look(devices []Device) (edits, error) {
 func (s *Specs) Write(claim string, devices []Device, variables ...string) (map[string][]string, error) {
 	ids, err := s.write(claim, devices, variables)
 	if err != nil {
+		// What is unfinished takes space on a full disk, and List would name it.
+		_ = os.Remove(s.file(claim, unfinished))
 		return nil, fmt.Errorf("write CDI spec of claim %s: %w", claim, err)
 	}
 	return ids, nil

@@ -233,6 +233,19 @@ func TestFullDiskKeepsTheOldSpec(t *testing.T) {
 	want(t, dir, "gpu.gpuvet.dev-claim_"+claim+".json")
 }
 
+// Who restores what is missing goes by the list.
+func TestFailedWriteLeavesNothingUnfinished(t *testing.T) {
+	dir := t.TempDir()
+	s := newSpecs(t, cdi.Options{Mode: cdi.Minimal, Dir: dir, Driver: func() (cdi.Driver, error) { return cdi.Driver{}, errors.New("no driver") }})
+	if err := os.WriteFile(filepath.Join(dir, "gpu.gpuvet.dev-claim_"+claim+".json.new"), []byte("{"), 0o600); err != nil {
+		t.Fatal(err) // of one that was killed
+	}
+	if _, err := s.Write(claim, []cdi.Device{gpu(1)}); err == nil {
+		t.Error("Write gave no error")
+	}
+	wantClaims(t, s)
+}
+
 func TestOptionsThatCannotWorkAreRefused(t *testing.T) {
 	for _, c := range []struct {
 		o    cdi.Options

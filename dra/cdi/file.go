@@ -70,13 +70,11 @@ func (s *Specs) put(claim string, spec *specs.Spec) error {
 	}
 	fresh := s.file(claim, unfinished)
 	if err := write(fresh, content); err != nil {
-		_ = os.Remove(fresh) // on a full disk its space is missed
 		return err
 	}
 	faultpoint.Hit("cdi-written")
 	// The library has no other way to ask whether a runtime would take it.
 	if _, err := cdi.ReadSpec(fresh, 0); err != nil {
-		_ = os.Remove(fresh)
 		return err
 	}
 	return os.Rename(fresh, s.file(claim, finished))
