@@ -84,6 +84,9 @@ type Plugin struct {
 	tenants  tenants
 	refusals refusals
 	soon     chan struct{} // a sweep is wanted
+	// unrestored are the claims whose CDI spec could not be restored, and why, by UID.
+	// They are those of the goroutine that restores.
+	unrestored map[string]string
 
 	mu  sync.Mutex // guards err
 	err error      // why the kubelet does not know us; nil: it does
@@ -125,7 +128,7 @@ func New(o Options) (*Plugin, error) {
 		o.TenantLabel = func() string { return "" }
 	}
 	return &Plugin{
-		o: o, soon: make(chan struct{}, 1), err: errNotYet,
+		o: o, soon: make(chan struct{}, 1), unrestored: map[string]string{}, err: errNotYet,
 		tenants: tenants{namespaces: o.Kube.CoreV1().Namespaces(), label: o.TenantLabel, log: o.Log},
 	}, nil
 }

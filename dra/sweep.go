@@ -32,27 +32,14 @@ const (
 	sweepRead = 10 * time.Second
 )
 
-// restore has the CDI specs be those of the claims that are prepared. They may be
-// gone if somebody emptied the folder, and too many after a crash.
-func (p *Plugin) restore(ctx context.Context) {
-	s := p.o.Detector.Snapshot()
-	for _, c := range s.Claims {
-		if !prepared(c, s) {
-			continue
-		}
-		if _, err := p.o.Specs.Write(c.UID, p.spec(c, s)); err != nil {
-			p.o.Log.Warn("CDI spec of a claim that is prepared cannot be restored", zap.String("claim", c.Namespace+"/"+c.Name), zap.String("uid", c.UID), zap.Error(err))
-		}
-	}
-	p.removeStrays(ctx)
-}
-
-// sweeps looks from time to time for what the kubelet will never give back.
+// sweeps looks from time to time for what the kubelet will never give back, and for
+// what is missing of what it has.
 func (p *Plugin) sweeps(ctx context.Context) {
 	var gone map[string]bool
 	for ctx.Err() == nil {
 		gone = p.sweep(ctx, gone)
 		p.removeStrays(ctx)
+		p.restoreMissing(ctx)
 		wait := sweepEvery
 		if len(gone) > 0 {
 			wait = sweepGrace
