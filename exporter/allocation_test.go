@@ -46,23 +46,33 @@ func TestWhatIsNotDeliveredIsOnThePageAsInStatus(t *testing.T) {
 	}{
 		{"all is well", Allocation{Mode: "taints", Devices: 2, Registered: true}, nil, nil},
 		{
-			"at the start", Allocation{Mode: "starting", Unregistered: "the kubelet has not asked yet"}, nil,
+			"at the start",
+			Allocation{Mode: "starting", Unregistered: "the kubelet has not asked yet"},
+			nil,
 			[]string{"dra: nothing is known of the API server yet, and no slices are published", "dra: no claim can be prepared: the kubelet has not asked yet"},
 		},
 		{
-			"no taints", Allocation{Mode: "attribute", Cause: "v1.34.1 keeps none", Registered: true}, nil,
+			"no taints",
+			Allocation{Mode: "attribute", Cause: "v1.34.1 keeps none", Registered: true},
+			nil,
 			[]string{"dra: sick devices have no taints: v1.34.1 keeps none"},
 		},
 		{
-			"a rival", Allocation{Mode: "withheld", Cause: "a device plugin", Registered: true}, nil,
+			"a rival",
+			Allocation{Mode: "withheld", Cause: "a device plugin", Registered: true},
+			nil,
 			[]string{"dra: nothing is published: a device plugin"},
 		},
 		{
-			"no CDI", Allocation{Mode: "taints", Devices: 6, Waiting: 2, Missing: "no CDI spec names it", Registered: true}, nil,
+			"no CDI",
+			Allocation{Mode: "taints", Devices: 6, Waiting: 2, Missing: "no CDI spec names it", Registered: true},
+			nil,
 			[]string{"dra: 6 of 8 devices are published; no container could be given the others: no CDI spec names it"},
 		},
 		{
-			"no API server", Allocation{Mode: "taints", Registered: true}, errors.New("connection refused"),
+			"no API server",
+			Allocation{Mode: "taints", Registered: true},
+			errors.New("connection refused"),
 			[]string{"output node: at snapshot 41 of 42: connection refused"},
 		},
 	} {
