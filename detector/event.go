@@ -109,7 +109,7 @@ const (
 	KindGPUMissing     Kind = "GPUMissing"        // was in the inventory, and is no more
 	KindGPUBack        Kind = "GPUBack"           // answers, after it was lost
 	KindFresh          Kind = "ReadingsFresh"     // the GPU answers
-	KindStale          Kind = "ReadingsStale"     // the last answer is older than its freshness
+	KindStale          Kind = "ReadingsStale"     // the last answer is older than its freshness; Fields, unless nobody has asked: ago: how long ago it was, cause
 	KindUnresponsive   Kind = "Unresponsive"      // calls about it do not return
 	KindResponsive     Kind = "Responsive"        // they do again
 	KindRecoveryAction Kind = "RecoveryAction"    // Fields: action, a number of NVML field 230

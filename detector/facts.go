@@ -31,6 +31,7 @@ type told struct {
 	gpu      nvml.GPU
 	index    int
 	answered time.Time // last answer
+	failure  error     // of the last poll
 	facts    map[Kind]string
 	only     growing // the counters that only a reset begins anew
 	growth   growth  // of the counters that are judged
@@ -162,6 +163,7 @@ func (f *Facts) health(o nvml.Observation) {
 	case !known:
 		g = f.know(nvml.GPU{PCI: o.PCI}, o.Time) // it vanished while nobody looked
 	}
+	g.failure = o.Err
 	switch {
 	case o.Missing:
 		if g.facts[KindGPUFound] != "missing" {
@@ -211,7 +213,11 @@ func (f *Facts) answered(g *told, o nvml.Observation) {
 func (f *Facts) Age(now time.Time) {
 	for _, g := range f.gpus {
 		if g.facts[KindFresh] != silent && now.Sub(g.answered) > f.Freshness {
-			g.tell(f, now, KindFresh, KindStale, "stale", nil)
+			var fields map[string]string
+			if g.failure != nil { // else nobody has asked it
+				fields = map[string]string{"ago": now.Sub(g.answered).String(), "cause": g.failure.Error()}
+			}
+			g.tell(f, now, KindFresh, KindStale, "stale", fields)
 		}
 	}
 }

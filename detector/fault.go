@@ -244,12 +244,16 @@ func (f *folding) fact() {
 		if !g.Fresh {
 			f.pollAnew(g)
 		}
+		f.answersAgain(g)
 		g.Fresh = true
 	case KindStale:
+		f.tooOld(g)
 		g.Fresh = false
 	case KindUnresponsive:
+		const cause = "driver calls do not return"
+		f.fallsSilent(g, e.Mono, cause)
 		g.Fresh = false
-		f.raise(g.PCI, Verdict{Reason: Unresponsive, Class: Driver, Effect: NoSchedule, Action: ActRebootNode}, "driver calls do not return", "", true)
+		f.raise(g.PCI, Verdict{Reason: Unresponsive, Class: Driver, Effect: NoSchedule, Action: ActRebootNode}, cause, "", true)
 	case KindResponsive:
 		f.lower(g, Unresponsive)
 	case KindRecoveryAction:

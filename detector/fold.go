@@ -229,10 +229,14 @@ func (f *folding) noteGPU(g *GPU, what Reason, cause string) {
 
 // remember keeps the last transitions for those who look.
 func (f *folding) remember() {
-	if len(f.transitions) == 0 {
+	// Whether a GPU answers is in its status: it must not displace faults.
+	told := slices.DeleteFunc(slices.Clone(f.transitions), func(t Transition) bool {
+		return t.Condition == NotedSilent || t.Condition == NotedAnswers
+	})
+	if len(told) == 0 {
 		return
 	}
-	recent := slices.Concat(f.next.Recent, f.transitions)
+	recent := slices.Concat(f.next.Recent, told)
 	f.next.Recent = recent[max(0, len(recent)-keptTransitions):]
 }
 

@@ -1,6 +1,7 @@
 package detector
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -273,7 +274,11 @@ func (k *keeper) history() {
 // log may be a pipe that is full.
 func (k *keeper) tell(t Transition) {
 	if t.Status == Noted {
-		k.log.Info("noted", zap.Uint64("seq", t.Seq), zap.String("what", string(t.Condition)), zap.String("cause", t.Cause))
+		fields := []zap.Field{zap.Uint64("seq", t.Seq), zap.String("what", string(t.Condition)), zap.String("cause", t.Cause)}
+		if t.PCI != "" {
+			fields = append(fields, zap.Intp("gpu", t.GPU), zap.String("pci", t.PCI), zap.String("uuid", t.UUID))
+		}
+		k.log.Info(cmp.Or(headlines[t.Condition], "noted"), fields...)
 		return
 	}
 	k.log.Info("condition "+string(t.Status),

@@ -36,7 +36,7 @@ func (f *folding) boot() {
 		for i := range s.GPUs {
 			g := f.own(i)
 			g.Ended, g.Xids, g.Merging, g.Sign, g.Index, g.Missing, g.Recovery, g.Pending = nil, nil, nil, nil, nil, false, nil, false
-			g.Retiring, g.Well, g.Reset = false, 0, 0
+			g.Retiring, g.Well, g.Reset, g.Silent = false, 0, 0, 0
 			g.Conditions = afterBoot(g.Conditions)
 		}
 		s.Node = afterBoot(s.Node)

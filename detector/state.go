@@ -99,6 +99,9 @@ type GPU struct {
 	Recovery *int `json:"recovery,omitempty"` // the action that the driver asks for, NVML field 230; nil: it was not told
 	Pending  bool `json:"pending,omitempty"`  // a row remap waits
 	Retiring bool `json:"retiring,omitempty"` // a retired page waits
+	// Silent is since when it gives no answer, since boot, if people were told so; zero:
+	// they were told of no silence that is not over.
+	Silent time.Duration `json:"silent,omitempty"`
 	// Well is since when it answers and asks for nothing, since boot; zero: it does not.
 	Well time.Duration `json:"well,omitempty"`
 	// Reset is a time since boot at which its newest reset under this loading of the

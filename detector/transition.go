@@ -22,8 +22,10 @@ const (
 	NotedReloaded Reason = "DriverReloaded" // it was loaded again
 	NotedReplaced Reason = "DriverReplaced" // it was, in another version
 	NotedReset    Reason = "GPUReset"
-	NotedIgnored  Reason = "Ignored" // the faults of a reason are, for a while
-	NotedHeeded   Reason = "Heeded"  // they are not any more
+	NotedSilent   Reason = "GPUSilent"  // it does not answer, which is no fault yet
+	NotedAnswers  Reason = "GPUAnswers" // it does again
+	NotedIgnored  Reason = "Ignored"    // the faults of a reason are, for a while
+	NotedHeeded   Reason = "Heeded"     // they are not any more
 	NotedPaused   Reason = "Paused"
 	NotedResumed  Reason = "Resumed"
 	NotedPolicy   Reason = "PolicyChanged" // other rows decide from now on
@@ -31,6 +33,9 @@ const (
 	NotedApplication Reason = "ApplicationXid" // its work raised an Xid that is no fault of the GPU
 	NotedRefused     Reason = "ClaimRefused"   // it does not get the device that was allocated to it
 )
+
+// headlines are the messages of the log for what people look for by its words.
+var headlines = map[Reason]string{NotedSilent: "GPU does not answer", NotedAnswers: "GPU answers again"}
 
 // Transition is one change of what people see, and why.
 type Transition struct {
