@@ -2,6 +2,8 @@ package detector
 
 import (
 	"errors"
+	"maps"
+	"slices"
 	"strconv"
 	"time"
 
@@ -211,7 +213,8 @@ func (f *Facts) answered(g *told, o nvml.Observation) {
 
 // Age tells of the GPUs whose last answer is too old.
 func (f *Facts) Age(now time.Time) {
-	for _, g := range f.gpus {
+	for _, pci := range slices.Sorted(maps.Keys(f.gpus)) { // one order, for logs and replays
+		g := f.gpus[pci]
 		if g.facts[KindFresh] != silent && now.Sub(g.answered) > f.Freshness {
 			var fields map[string]string
 			if g.failure != nil { // else nobody has asked it
