@@ -2,6 +2,7 @@ package detector
 
 import (
 	"errors"
+	"iter"
 	"maps"
 	"slices"
 	"strconv"
@@ -58,7 +59,7 @@ func (f *Facts) Observe(o nvml.Observation) {
 // driver is stuck if it is.
 func (f *Facts) Forget() {
 	f.again = f.stuck
-	for _, g := range f.gpus {
+	for g := range f.each() {
 		clear(g.facts)
 	}
 }
@@ -66,7 +67,7 @@ func (f *Facts) Forget() {
 func (f *Facts) inventory(o nvml.Observation) {
 	switch err := o.InventoryErr; {
 	case errors.Is(err, nvml.ErrPaused):
-		for _, g := range f.gpus {
+		for g := range f.each() {
 			g.unasked(f, o.Time)
 		}
 		return
@@ -82,7 +83,7 @@ func (f *Facts) inventory(o nvml.Observation) {
 	if o.InventoryErr != nil {
 		if cause := o.InventoryErr.Error(); !f.loaded || f.cause != cause || f.load != "" {
 			f.cause, f.loaded, f.load = cause, true, ""
-			for _, g := range f.gpus {
+			for g := range f.each() {
 				clear(g.facts)
 			}
 			f.emit(Event{Source: SourceState, Kind: KindDriverMissing, Time: o.Time, Fields: map[string]string{"cause": cause}})
@@ -100,7 +101,7 @@ func (f *Facts) inventory(o nvml.Observation) {
 			fields["ago"] = o.Time.Sub(f.seen).String()
 		}
 		f.load, f.cause, f.loaded = o.Inventory.Load, "", true
-		for _, g := range f.gpus {
+		for g := range f.each() {
 			clear(g.facts)
 		}
 		f.emit(Event{Source: SourceState, Kind: KindDriverLoaded, Time: o.Time, Fields: fields})
@@ -113,7 +114,7 @@ func (f *Facts) inventory(o nvml.Observation) {
 
 // driverStuck tells once that the driver answers no question.
 func (f *Facts) driverStuck(o nvml.Observation) {
-	for _, g := range f.gpus {
+	for g := range f.each() {
 		g.silent()
 	}
 	if f.stuck && !f.again {
@@ -211,10 +212,21 @@ func (f *Facts) answered(g *told, o nvml.Observation) {
 	g.tell(f, o.Time, KindFresh, KindFresh, "fresh", nil)
 }
 
+// each yields the GPUs in PCI order: what is told of several at once has one order in
+// logs and trails.
+func (f *Facts) each() iter.Seq[*told] {
+	return func(yield func(*told) bool) {
+		for _, pci := range slices.Sorted(maps.Keys(f.gpus)) {
+			if !yield(f.gpus[pci]) {
+				return
+			}
+		}
+	}
+}
+
 // Age tells of the GPUs whose last answer is too old.
 func (f *Facts) Age(now time.Time) {
-	for _, pci := range slices.Sorted(maps.Keys(f.gpus)) { // one order, for logs and replays
-		g := f.gpus[pci]
+	for g := range f.each() {
 		if g.facts[KindFresh] != silent && now.Sub(g.answered) > f.Freshness {
 			var fields map[string]string
 			if g.failure != nil { // else nobody has asked it
