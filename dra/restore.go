@@ -11,7 +11,8 @@ import (
 )
 
 // restore has the CDI specs be those of the claims that are prepared. They may be
-// gone if somebody emptied the folder, and too many after a crash.
+// gone if somebody emptied the folder, and too many after a crash; or what is known of
+// claims is gone.
 func (p *Plugin) restore(ctx context.Context) {
 	s := p.o.Detector.Snapshot()
 	for _, c := range s.Claims {
@@ -19,6 +20,7 @@ func (p *Plugin) restore(ctx context.Context) {
 			p.restoreSpec(c, s)
 		}
 	}
+	p.adopt(ctx)
 	p.removeStrays(ctx)
 }
 
@@ -26,11 +28,11 @@ func (p *Plugin) restore(ctx context.Context) {
 // to be had at the start: a container that is started again would fail without. All
 // others are left alone.
 func (p *Plugin) restoreMissing(ctx context.Context) {
+	s := p.o.Detector.Snapshot() // first: what is prepared by now has a spec by then
 	specs, err := p.o.Specs.List()
 	if err != nil {
 		return // as who removes strays has said
 	}
-	s := p.o.Detector.Snapshot()
 	maps.DeleteFunc(p.unrestored, func(uid, _ string) bool { _, held := s.Claim(uid); return !held })
 	for _, c := range s.Claims {
 		if _, failed := p.unrestored[c.UID]; failed || !slices.Contains(specs, c.UID) {
@@ -55,7 +57,7 @@ func (p *Plugin) restoreAgain(ctx context.Context, uid string) {
 
 // restoreSpec writes the spec of a claim. Why it cannot be written is logged once.
 func (p *Plugin) restoreSpec(c *detector.Claim, s *detector.Snapshot) bool {
-	_, err := p.o.Specs.Write(c.UID, p.spec(c, s))
+	_, err := p.o.Specs.Write(c.UID, p.spec(c, s), note(c))
 	if err == nil {
 		delete(p.unrestored, c.UID)
 		return true
