@@ -37,7 +37,8 @@ type Detector interface {
 
 // Specs is the part of [cdi.Specs] that is used here.
 type Specs interface {
-	Write(claim string, devices []cdi.Device, variables ...string) (map[string][]string, error)
+	Write(claim string, devices []cdi.Device, note string) (map[string][]string, error)
+	Note(claim string) (string, error)
 	Remove(claim string) error
 	List() ([]string, error)
 }

@@ -98,7 +98,8 @@ func (p *Plugin) grant(ctx context.Context, w *wish) (devices []kubeletplugin.De
 		}
 		faultpoint.Hit("dra-intended")
 	}
-	ids, err := p.o.Specs.Write(c.UID, p.spec(c, s))
+	held, _ := s.Claim(c.UID)
+	ids, err := p.o.Specs.Write(c.UID, p.spec(c, s), note(held))
 	if err != nil {
 		return nil, kindError{KindCDI, err}
 	}

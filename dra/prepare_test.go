@@ -195,10 +195,10 @@ type gate struct {
 	open    chan struct{}
 }
 
-func (g *gate) Write(claim string, devices []cdi.Device, variables ...string) (map[string][]string, error) {
+func (g *gate) Write(claim string, devices []cdi.Device, note string) (map[string][]string, error) {
 	g.reached <- struct{}{}
 	<-g.open
-	return g.Specs.Write(claim, devices, variables...)
+	return g.Specs.Write(claim, devices, note)
 }
 
 func TestUnprepareDoesNotWaitForPrepare(t *testing.T) {

@@ -22,14 +22,14 @@ type watched struct {
 	writes  []string
 }
 
-func (s *watched) Write(claim string, devices []cdi.Device, variables ...string) (map[string][]string, error) {
+func (s *watched) Write(claim string, devices []cdi.Device, note string) (map[string][]string, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.spoiled {
 		return nil, errors.New("no CDI spec names it")
 	}
 	s.writes = append(s.writes, claim)
-	return s.Specs.Write(claim, devices, variables...)
+	return s.Specs.Write(claim, devices, note)
 }
 
 func (s *watched) spoil(is bool) {

@@ -170,11 +170,11 @@ func (s *Specs) look(devices []Device) (edits, error) {
 
 // Write makes the spec of a claim, by its UID, in place of one that it has
 // already. It gives for each device, by its name, the CDI IDs that the kubelet is
-// to be told: those of the node's spec first, ours last. Variables (NAME=value)
-// are for every container of the claim. Where [Specs.Ready] has a reason against
-// one of the devices, that is the error.
-func (s *Specs) Write(claim string, devices []Device, variables ...string) (map[string][]string, error) {
-	ids, err := s.write(claim, devices, variables)
+// to be told: those of the node's spec first, ours last. A note is for [Specs.Note],
+// and no container sees it. Where [Specs.Ready] has a reason against one of the
+// devices, that is the error.
+func (s *Specs) Write(claim string, devices []Device, note string) (map[string][]string, error) {
+	ids, err := s.write(claim, devices, note)
 	if err != nil {
 		// What is unfinished takes space on a full disk, and List would name it.
 		_ = os.Remove(s.file(claim, unfinished))
@@ -183,14 +183,17 @@ func (s *Specs) Write(claim string, devices []Device, variables ...string) (map[
 	return ids, nil
 }
 
-func (s *Specs) write(claim string, devices []Device, variables []string) (map[string][]string, error) {
+func (s *Specs) write(claim string, devices []Device, note string) (map[string][]string, error) {
 	devices = once(devices)
 	parts, err := s.look(devices)
 	if err != nil {
 		return nil, err
 	}
 	spec := &specs.Spec{Kind: vendor + "/" + class, ContainerEdits: parts.common}
-	spec.ContainerEdits.Env = slices.Concat(parts.common.Env, forClaim(devices), variables)
+	spec.ContainerEdits.Env = slices.Concat(parts.common.Env, forClaim(devices))
+	if note != "" {
+		spec.Annotations = map[string]string{noted: note}
+	}
 	ids := make(map[string][]string, len(devices))
 	for i, d := range devices {
 		name, part := claim+"-"+d.Name, parts.devices[i]

@@ -3,6 +3,7 @@ package cdi_test
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -39,9 +40,9 @@ func newSpecs(t testing.TB, o cdi.Options) *cdi.Specs {
 }
 
 // write gives the IDs of all devices in order.
-func write(t testing.TB, s *cdi.Specs, claim string, devices []cdi.Device, variables ...string) []string {
+func write(t testing.TB, s *cdi.Specs, claim string, devices []cdi.Device) []string {
 	t.Helper()
-	ids, err := s.Write(claim, devices, variables...)
+	ids, err := s.Write(claim, devices, "")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -76,7 +77,7 @@ func environment(t *testing.T, dirs []string, ids ...string) []string {
 func TestContainerSeesItsDevicesInItsEnvironment(t *testing.T) {
 	dir := t.TempDir()
 	s := newSpecs(t, cdi.Options{Mode: cdi.None, Dir: dir})
-	ids, err := s.Write(claim, []cdi.Device{gpu(0x3b), {Name: "gpu-0000-3c-00-0-mig-1g-10gb-0", UUID: "MIG-1"}}, "GPUVET_CLAIM=train")
+	ids, err := s.Write(claim, []cdi.Device{gpu(0x3b), {Name: "gpu-0000-3c-00-0-mig-1g-10gb-0", UUID: "MIG-1"}}, "a note")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -88,7 +89,6 @@ func TestContainerSeesItsDevicesInItsEnvironment(t *testing.T) {
 	}
 
 	both := []string{
-		"GPUVET_CLAIM=train",
 		"GPUVET_DEVICE_GPU_0000_3B_00_0=GPU-59",
 		"GPUVET_DEVICE_GPU_0000_3C_00_0_MIG_1G_10GB_0=MIG-1",
 		"GPUVET_GPU_UUIDS=GPU-59,MIG-1",
@@ -99,8 +99,23 @@ func TestContainerSeesItsDevicesInItsEnvironment(t *testing.T) {
 		t.Errorf("with both (-want +got):\n%s", diff)
 	}
 	// A container of the pod may ask for one request of the claim.
-	if diff := cmp.Diff(slices.Delete(both, 1, 2), environment(t, []string{dir}, second)); diff != "" {
+	if diff := cmp.Diff(slices.Delete(both, 0, 1), environment(t, []string{dir}, second)); diff != "" {
 		t.Errorf("with the second alone (-want +got):\n%s", diff)
+	}
+}
+
+func TestNoteIsKeptWithTheSpec(t *testing.T) {
+	s := newSpecs(t, cdi.Options{Mode: cdi.None, Dir: t.TempDir()})
+	for _, note := range []string{`{"name": "train"}`, ""} {
+		if _, err := s.Write(claim, []cdi.Device{gpu(1)}, note); err != nil {
+			t.Fatal(err)
+		}
+		if got, err := s.Note(claim); err != nil || got != note {
+			t.Errorf("Note = %q, %v, want %q", got, err, note)
+		}
+	}
+	if got, err := s.Note(another); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("Note of a claim without a spec = %q, %v", got, err)
 	}
 }
 
@@ -200,10 +215,9 @@ func TestRemoveDoesNotWaitForWhoLooksAtTheNode(t *testing.T) {
 
 func TestSpecThatNoRuntimeWouldReadIsNotWritten(t *testing.T) {
 	for name, write := range map[string]func(*cdi.Specs) error{
-		"variable without a name":    func(s *cdi.Specs) error { _, err := s.Write(claim, []cdi.Device{gpu(1)}, "=x"); return err },
-		"claim that is a path":       func(s *cdi.Specs) error { _, err := s.Write("../x", []cdi.Device{gpu(1)}); return err },
-		"claim without devices":      func(s *cdi.Specs) error { _, err := s.Write(claim, nil); return err },
-		"device name with a newline": func(s *cdi.Specs) error { _, err := s.Write(claim, []cdi.Device{{Name: "gpu\n0"}}); return err },
+		"claim that is a path":       func(s *cdi.Specs) error { _, err := s.Write("../x", []cdi.Device{gpu(1)}, ""); return err },
+		"claim without devices":      func(s *cdi.Specs) error { _, err := s.Write(claim, nil, ""); return err },
+		"device name with a newline": func(s *cdi.Specs) error { _, err := s.Write(claim, []cdi.Device{{Name: "gpu\n0"}}, ""); return err },
 	} {
 		t.Run(name, func(t *testing.T) {
 			dir := filepath.Join(t.TempDir(), "cdi")
@@ -225,7 +239,7 @@ func TestFullDiskKeepsTheOldSpec(t *testing.T) {
 	s := newSpecs(t, cdi.Options{Mode: cdi.None, Dir: dir})
 	ids := write(t, s, claim, []cdi.Device{gpu(1)})
 
-	_, err := s.Write(claim, []cdi.Device{gpu(2)}, "LARGE="+strings.Repeat("x", 128<<10))
+	_, err := s.Write(claim, []cdi.Device{gpu(2)}, strings.Repeat("x", 128<<10))
 	if !errors.Is(err, syscall.ENOSPC) || !strings.Contains(err.Error(), claim) {
 		t.Errorf("Write = %v, want no space left, naming the claim", err)
 	}
@@ -240,7 +254,7 @@ func TestFailedWriteLeavesNothingUnfinished(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(dir, "gpu.gpuvet.dev-claim_"+claim+".json.new"), []byte("{"), 0o600); err != nil {
 		t.Fatal(err) // of one that was killed
 	}
-	if _, err := s.Write(claim, []cdi.Device{gpu(1)}); err == nil {
+	if _, err := s.Write(claim, []cdi.Device{gpu(1)}, ""); err == nil {
 		t.Error("Write gave no error")
 	}
 	wantClaims(t, s)

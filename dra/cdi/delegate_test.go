@@ -175,7 +175,7 @@ func TestDeviceIsReadyWhenARuntimeCanInjectIt(t *testing.T) {
 					t.Errorf("Ready = %v, want %q in it", err, text)
 				}
 			}
-			if _, err2 := s.Write(claim, []cdi.Device{gpu(0)}); (err2 == nil) != (err == nil) {
+			if _, err2 := s.Write(claim, []cdi.Device{gpu(0)}, ""); (err2 == nil) != (err == nil) {
 				t.Errorf("Ready = %v, but Write = %v", err, err2)
 			}
 		})

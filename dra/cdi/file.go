@@ -54,6 +54,20 @@ func (s *Specs) List() ([]string, error) {
 	return slices.Compact(claims), nil
 }
 
+// noted is the annotation of a spec that has its note. Annotations of the whole spec
+// are for whoever reads it: runtimes since CDI 0.6.0 let them be.
+const noted = vendor + "/note"
+
+// Note is what [Specs.Write] was given with the spec of a claim; empty if it was given
+// nothing. The error is fs.ErrNotExist if the claim has no spec.
+func (s *Specs) Note(claim string) (string, error) {
+	spec, err := cdi.ReadSpec(s.file(claim, finished), 0)
+	if err != nil {
+		return "", fmt.Errorf("read CDI spec of claim %s: %w", claim, err)
+	}
+	return spec.Annotations[noted], nil
+}
+
 // put replaces the spec of a claim. What a runtime reads is at any time the old
 // spec or the new one, whole.
 func (s *Specs) put(claim string, spec *specs.Spec) error {

@@ -309,7 +309,7 @@ func TestDriverThatCannotBeMountedIsNotReady(t *testing.T) {
 			if err := s.Ready(gpu(0)); err == nil || err.Error() != c.want {
 				t.Errorf("Ready = %v, want %s", err, c.want)
 			}
-			if _, err := s.Write(claim, []cdi.Device{gpu(0)}); err == nil || err.Error() != "write CDI spec of claim "+claim+": "+c.want {
+			if _, err := s.Write(claim, []cdi.Device{gpu(0)}, ""); err == nil || err.Error() != "write CDI spec of claim "+claim+": "+c.want {
 				t.Errorf("Write = %v", err)
 			}
 			want(t, h.at("run/cdi"))

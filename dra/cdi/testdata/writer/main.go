@@ -22,6 +22,6 @@ func write(folder, claim, uuid string) error {
 	if err != nil {
 		return err
 	}
-	_, err = specs.Write(claim, []cdi.Device{{Name: "gpu-0000-3b-00-0", UUID: uuid}})
+	_, err = specs.Write(claim, []cdi.Device{{Name: "gpu-0000-3b-00-0", UUID: uuid}}, "")
 	return err
 }
