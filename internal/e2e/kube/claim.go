@@ -36,7 +36,19 @@ func (c *Cluster) CreateClaim(t testing.TB, name string, spec resourceapi.Resour
 	if err != nil {
 		t.Fatalf("create claim: %v", err)
 	}
-	t.Cleanup(func() { removed(t, claims.Delete(context.WithoutCancel(t.Context()), name, metav1.DeleteOptions{})) })
+	t.Cleanup(func() {
+		ctx, stop := context.WithTimeout(context.WithoutCancel(t.Context()), time.Minute)
+		defer stop()
+		err := claims.Delete(ctx, name, metav1.DeleteOptions{})
+		for err == nil { // until the controllers have let go of it, the name is taken
+			select {
+			case <-ctx.Done():
+			case <-time.After(20 * time.Millisecond):
+			}
+			_, err = claims.Get(ctx, name, metav1.GetOptions{})
+		}
+		removed(t, err)
+	})
 	return claim
 }
 
