@@ -77,8 +77,8 @@ type Status struct {
 type Publisher struct {
 	o     Options
 	wake  chan struct{}
-	ask   chan struct{}                                // the API server may be another version
-	queue workqueue.TypedRateLimitingInterface[string] // of the controller
+	ask   chan struct{}                                       // the API server may be another version
+	queue func() workqueue.TypedRateLimitingInterface[string] // for a controller, whose end is its end
 
 	readiness readiness
 
@@ -113,15 +113,19 @@ func New(o Options) *Publisher {
 	}
 	p := &Publisher{
 		o: o, wake: make(chan struct{}, 1), ask: make(chan struct{}, 1), mode: Starting, status: Status{Mode: Starting}, unclear: true,
-		// The limit of the library's own queue is a quarter of an hour: much too long
-		// after an outage of the API server.
-		queue: workqueue.NewTypedRateLimitingQueueWithConfig(
-			workqueue.NewTypedItemExponentialFailureRateLimiter[string](budget.FirstRetry, budget.LastRetry),
-			workqueue.TypedRateLimitingQueueConfig[string]{Name: "resourceslices"},
-		),
+		queue: newQueue,
 	}
 	p.readiness = readiness{ask: o.Ready, tell: p.poke, looks: map[string]*look{}}
 	return p
+}
+
+// newQueue makes the controller's queue. The limit of the library's own is a quarter of
+// an hour: much too long after an outage of the API server.
+func newQueue() workqueue.TypedRateLimitingInterface[string] {
+	return workqueue.NewTypedRateLimitingQueueWithConfig(
+		workqueue.NewTypedItemExponentialFailureRateLimiter[string](budget.FirstRetry, budget.LastRetry),
+		workqueue.TypedRateLimitingQueueConfig[string]{Name: "resourceslices"},
+	)
 }
 
 // Run publishes until ctx ends; snapshots must end with it. The slices stay: the

@@ -167,6 +167,8 @@ type ticking struct {
 	workqueue.TypedRateLimitingInterface[string]
 }
 
+func tickingQueue() workqueue.TypedRateLimitingInterface[string] { return ticking{newQueue()} }
+
 func (q ticking) Get() (string, bool) {
 	time.Sleep(time.Microsecond)
 	return q.TypedRateLimitingInterface.Get()
@@ -192,7 +194,7 @@ func start(t *testing.T, api *apiServer, change func(*Options)) *world {
 		change(&o)
 	}
 	w.Publisher = New(o)
-	w.queue = ticking{w.queue}
+	w.queue = tickingQueue
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	go func() {
@@ -702,7 +704,7 @@ func TestRestartWritesNothing(t *testing.T) {
 			ctx, cancel := context.WithCancel(t.Context())
 			w := &world{t: t, api: api, news: make(chan *detector.Snapshot), faults: map[int]detector.Condition{3: since}}
 			w.Publisher = New(Options{Node: "node-1", Client: api})
-			w.queue = ticking{w.queue}
+			w.queue = tickingQueue
 			done := make(chan error, 1)
 			go func() {
 				done <- w.Run(ctx, func(yield func(*detector.Snapshot) bool) {

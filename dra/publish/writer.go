@@ -82,7 +82,7 @@ func newWriter(ctx context.Context, p *Publisher) (*writer, error) {
 		DriverName: pool.DriverName, KubeClient: p.o.Client,
 		Owner:     &resourceslice.Owner{APIVersion: "v1", Kind: "Node", Name: p.o.Node},
 		SyncDelay: &delay, ErrorHandler: p.failed,
-		Queue: p.queue,
+		Queue: p.queue(),
 	})
 	if err != nil {
 		return nil, fmt.Errorf("start the ResourceSlice controller: %w", err)
