@@ -271,7 +271,7 @@ func TestLateAnswerOfAnEarlierLoadingReplacesNobody(t *testing.T) {
 	mustRead(t, c, 0)
 	mustRead(t, c, 1)
 	want(t, "workers", uint64(2), c.Stats().Started)
-	want(t, "log", []string{"GPU does not answer", "stuck worker has come back; GPU is asked again"}, messages(logs))
+	want(t, "log", []string{"call about a GPU does not return; other workers ask about the others", "stuck worker has come back; GPU is asked again"}, messages(logs))
 }
 
 // Those that are at work when the driver goes each say so, one after the other.

@@ -30,7 +30,7 @@ func (c *Client) overdue(w *worker, q *call) {
 	p.err = fmt.Errorf("%w: asked for %s at %s", nvml.ErrTimeout, q.Ask, q.sent.Format(time.RFC3339))
 	if q.GPU != "" {
 		c.gpu(q.GPU).probe = p
-		c.log.Warn("GPU does not answer", zap.String("gpu", q.GPU), zap.String("ask", string(q.Ask)), zap.Int("pid", w.pid()))
+		c.log.Warn("call about a GPU does not return; other workers ask about the others", zap.String("gpu", q.GPU), zap.String("ask", string(q.Ask)), zap.Int("pid", w.pid()))
 	}
 	c.keep(w)
 	if q.GPU == "" && c.stuck != nil {

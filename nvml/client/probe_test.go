@@ -224,7 +224,7 @@ func TestProbeIsKilledAfterProbationAndFollowedByAnother(t *testing.T) {
 		t.Errorf("stats %+v: want one killed, none died", s)
 	}
 	// It has not answered.
-	want(t, "log", []string{"GPU does not answer", "worker killed", "stuck worker is gone; GPU is asked again"}, messages(logs))
+	want(t, "log", []string{"call about a GPU does not return; other workers ask about the others", "worker killed", "stuck worker is gone; GPU is asked again"}, messages(logs))
 	after, ok := logs.All()[2].ContextMap()["after"].(time.Duration)
 	if !ok || after < 400*time.Millisecond || after%(10*time.Millisecond) != 0 {
 		t.Errorf("after %v, want it rounded to 10 ms", logs.All()[2].ContextMap()["after"])
