@@ -16,9 +16,7 @@ import (
 
 func TestLostStateGivesNobodyTheDevicesOfContainers(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
-	w.start()
-	kubelet := w.kubelet(nil)
+	w, kubelet := atWork(t)
 	c, other := w.allocate("train", "pod", nil, 0), w.allocate("next", "other", nil, 0)
 	before, err := kubelet.Prepare(t.Context(), c)
 	if err != nil {
@@ -47,9 +45,7 @@ func TestLostStateGivesNobodyTheDevicesOfContainers(t *testing.T) {
 	if err != nil || !slices.Equal(again[c.UID][0].CDI, before[c.UID][0].CDI) {
 		t.Errorf("prepared again as %v, %v; before as %v", again, err, before)
 	}
-	if err := kubelet.Unprepare(t.Context(), c); err != nil {
-		t.Fatal(err)
-	}
+	w.unprepare(c)
 	if _, err := kubelet.Prepare(t.Context(), other); err != nil {
 		t.Errorf("given back, and the device is not free: %v", err)
 	}

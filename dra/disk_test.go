@@ -46,13 +46,9 @@ func (d *disk) hang(until chan struct{}) {
 
 func TestFullDiskPreparesNothingAndGivesBack(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
-	w.start()
-	kubelet := w.kubelet(nil)
+	w, kubelet := atWork(t)
 	running, c := w.allocate("running", "a", nil, 0), w.allocate("train", "b", nil, 1)
-	if _, err := kubelet.Prepare(t.Context(), running); err != nil {
-		t.Fatal(err)
-	}
+	w.prepare(running)
 	w.disk.fail(&os.PathError{Op: "write", Path: "state.new", Err: syscall.ENOSPC})
 	for range 2 {
 		_, err := kubelet.Prepare(t.Context(), c)
@@ -74,13 +70,9 @@ func TestFullDiskPreparesNothingAndGivesBack(t *testing.T) {
 
 func TestHungDiskHoldsUpNoPodsEnd(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
-	w.start()
-	kubelet := w.kubelet(nil)
+	w, kubelet := atWork(t)
 	c := w.allocate("train", "pod", nil, 0)
-	if _, err := kubelet.Prepare(t.Context(), c); err != nil {
-		t.Fatal(err)
-	}
+	w.prepare(c)
 	until := make(chan struct{})
 	w.disk.hang(until)
 	defer close(until)

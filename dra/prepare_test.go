@@ -68,9 +68,7 @@ func TestClaimIsPreparedAndGivenBack(t *testing.T) {
 
 func TestClaimThatCannotBeReadHoldsUpNoOther(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
-	w.start()
-	kubelet := w.kubelet(nil)
+	w, kubelet := atWork(t)
 	good := w.allocate("good", "pod", nil, 0)
 	for name, c := range map[string]struct {
 		change func(*resourceapi.ResourceClaim)
@@ -108,13 +106,9 @@ func admin(c *resourceapi.ResourceClaim) {
 
 func TestDeviceIsHeldByOneClaimButForAdmins(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
-	w.start()
-	kubelet := w.kubelet(nil)
+	w, kubelet := atWork(t)
 	first, second, watcher := w.allocate("first", "a", nil, 0), w.allocate("second", "b", nil, 0), w.allocate("watcher", "c", admin, 0)
-	if _, err := kubelet.Prepare(t.Context(), first); err != nil {
-		t.Fatal(err)
-	}
+	w.prepare(first)
 	if _, err := kubelet.Prepare(t.Context(), second); err == nil || !strings.Contains(err.Error(), "held by claim team-a/first") {
 		t.Errorf("second claim: %v", err)
 	}
@@ -125,23 +119,15 @@ func TestDeviceIsHeldByOneClaimButForAdmins(t *testing.T) {
 	if _, err := kubelet.Prepare(t.Context(), watcher); err != nil {
 		t.Errorf("administrator: %v", err)
 	}
-	if err := kubelet.Unprepare(t.Context(), first, watcher); err != nil {
-		t.Fatal(err)
-	}
+	w.unprepare(first, watcher)
 }
 
 func TestLatePrepareIsRefusedAndTheNextPodIsNot(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
-	w.start()
-	kubelet := w.kubelet(nil)
+	w, kubelet := atWork(t)
 	c := w.allocate("shared", "first", nil, 0)
-	if _, err := kubelet.Prepare(t.Context(), c); err != nil {
-		t.Fatal(err)
-	}
-	if err := kubelet.Unprepare(t.Context(), c); err != nil {
-		t.Fatal(err)
-	}
+	w.prepare(c)
+	w.unprepare(c)
 	if _, err := kubelet.Prepare(t.Context(), c); err == nil || !strings.Contains(err.Error(), "a call that came late") {
 		t.Errorf("late call: %v", err)
 	}
@@ -153,13 +139,9 @@ func TestLatePrepareIsRefusedAndTheNextPodIsNot(t *testing.T) {
 
 func TestNothingNewIsGivenOutBesideSomebodyElse(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
-	w.start()
-	kubelet := w.kubelet(nil)
+	w, kubelet := atWork(t)
 	before, after := w.allocate("before", "first", nil, 0), w.allocate("after", "second", nil, 1)
-	if _, err := kubelet.Prepare(t.Context(), before); err != nil {
-		t.Fatal(err)
-	}
+	w.prepare(before)
 	w.rival.Store(new("a device plugin offers 2 GPUs"))
 	if _, err := kubelet.Prepare(t.Context(), before); err != nil {
 		t.Errorf("a claim that is prepared: %v", err)
@@ -171,18 +153,12 @@ func TestNothingNewIsGivenOutBesideSomebodyElse(t *testing.T) {
 
 func TestNextPodOfAPreparedClaimIsNoted(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
-	w.start()
-	kubelet := w.kubelet(nil)
+	w, _ := atWork(t)
 	c := w.allocate("shared", "first", nil, 0)
-	if _, err := kubelet.Prepare(t.Context(), c); err != nil {
-		t.Fatal(err)
-	}
+	w.prepare(c)
 	w.xid(0, 79) // it runs there already: nothing is gained by refusing
 	c = w.allocate("shared", "second", nil, 0)
-	if _, err := kubelet.Prepare(t.Context(), c); err != nil {
-		t.Fatal(err)
-	}
+	w.prepare(c)
 	if held := w.held(c); !held.Prepared || held.Pods[0].Name != "second" {
 		t.Errorf("held as %+v", held)
 	}
@@ -248,9 +224,7 @@ func TestPrepareThatTheKubeletGaveUpIsNotDoneLate(t *testing.T) {
 	}
 	close(g.open)
 	wg.Wait()
-	if err := kubelet.Unprepare(t.Context(), c); err != nil {
-		t.Fatal(err)
-	}
+	w.unprepare(c)
 	w.end() // no call is under way any more
 	if w.held(c) != nil || len(g.reached) != 0 {
 		t.Errorf("held as %+v, %d more specs", w.held(c), len(g.reached))
@@ -259,9 +233,7 @@ func TestPrepareThatTheKubeletGaveUpIsNotDoneLate(t *testing.T) {
 
 func TestPreparingTwiceAtOnceIsPreparingOnce(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
-	w.start()
-	kubelet := w.kubelet(nil)
+	w, kubelet := atWork(t)
 	c := w.allocate("train", "pod", nil, 0)
 	var wg sync.WaitGroup
 	for range 8 {
@@ -280,13 +252,9 @@ func TestPreparingTwiceAtOnceIsPreparingOnce(t *testing.T) {
 
 func TestClaimIsPreparedAnewAfterABoot(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
-	w.start()
-	kubelet := w.kubelet(nil)
+	w, _ := atWork(t)
 	c := w.allocate("train", "pod", nil, 0)
-	if _, err := kubelet.Prepare(t.Context(), c); err != nil {
-		t.Fatal(err)
-	}
+	w.prepare(c)
 	w.end()
 	if err := os.RemoveAll(w.path("cdi")); err != nil { // a tmpfs
 		t.Fatal(err)
@@ -298,10 +266,8 @@ func TestClaimIsPreparedAnewAfterABoot(t *testing.T) {
 	if w.spec(c) {
 		t.Error("the spec is there before anybody asked for it")
 	}
-	kubelet = w.kubelet(nil)
-	if _, err := kubelet.Prepare(t.Context(), c); err != nil {
-		t.Fatal(err)
-	}
+	w.kubelet(nil)
+	w.prepare(c)
 	if held := w.held(c); !held.Prepared || held.Boot != "boot-2" || !w.spec(c) || !looked {
 		t.Errorf("held as %+v, spec %v, looked at %v", held, w.spec(c), looked)
 	}
@@ -309,9 +275,7 @@ func TestClaimIsPreparedAnewAfterABoot(t *testing.T) {
 
 func TestRestartKeepsWhatIsPrepared(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
-	w.start()
-	kubelet := w.kubelet(nil)
+	w, kubelet := atWork(t)
 	c := w.allocate("train", "pod", nil, 0)
 	before, err := kubelet.Prepare(t.Context(), c)
 	if err != nil {
@@ -360,9 +324,7 @@ func TestTenantIsTheNamespacesLabel(t *testing.T) {
 	w.start()
 	kubelet := w.kubelet(nil)
 	c := w.allocate("train", "pod", nil, 0)
-	if _, err := kubelet.Prepare(t.Context(), c); err != nil {
-		t.Fatal(err)
-	}
+	w.prepare(c)
 	if got := w.held(c).Tenant; got != "blue" {
 		t.Errorf("tenant %q", got)
 	}

@@ -244,13 +244,9 @@ func (w *world) ledger(uid string) *detector.Claim {
 
 func TestStraysAreRemovedAtTheStart(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
-	w.start()
-	kubelet := w.kubelet(nil)
+	w, _ := atWork(t)
 	c := w.allocate("train", "pod", nil, 0)
-	if _, err := kubelet.Prepare(t.Context(), c); err != nil {
-		t.Fatal(err)
-	}
+	w.prepare(c)
 	w.end()
 	metadata := w.path("plugins", pool.DriverName, "dra-device-metadata")
 	strays := []string{
@@ -282,20 +278,16 @@ func TestStraysAreRemovedAtTheStart(t *testing.T) {
 
 func TestLostStateTakesNothingFromContainers(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
-	w.start()
-	kubelet := w.kubelet(nil)
+	w, _ := atWork(t)
 	c := w.allocate("train", "pod", nil, 0)
-	if _, err := kubelet.Prepare(t.Context(), c); err != nil {
-		t.Fatal(err)
-	}
+	w.prepare(c)
 	w.end()
 	w.checkpoint(c.UID)
 	if err := os.RemoveAll(w.path("state")); err != nil {
 		t.Fatal(err)
 	}
 	w.start()
-	kubelet = w.kubelet(nil)
+	w.kubelet(nil)
 	files := []string{
 		w.path("cdi", "gpu.gpuvet.dev-claim_uid-train.json"), w.path("cdi", pool.DriverName+"_metadata_uid-train_gpu-0.json"),
 		w.path("plugins", pool.DriverName, "dra-device-metadata", "team-a_train", "gpu-0", "metadata.json"),
@@ -306,9 +298,7 @@ func TestLostStateTakesNothingFromContainers(t *testing.T) {
 			t.Errorf("a container that is started again would fail: %v", err)
 		}
 	}
-	if err := kubelet.Unprepare(t.Context(), c); err != nil {
-		t.Fatal(err)
-	}
+	w.unprepare(c)
 	for _, path := range files {
 		if _, err := os.Lstat(path); !errors.Is(err, os.ErrNotExist) {
 			t.Errorf("given back, and %s stays: %v", path, err)

@@ -169,6 +169,30 @@ func (w *world) kubelet(services []string) *kubelettest.Plugin {
 	return w.driver
 }
 
+// atWork is a world in which the kubelet knows the driver.
+func atWork(t testing.TB) (*world, *kubelettest.Plugin) {
+	t.Helper()
+	w := newWorld(t)
+	w.start()
+	return w, w.kubelet(nil)
+}
+
+// prepare has the kubelet prepare claims, which must go well.
+func (w *world) prepare(claims ...kubelettest.Claim) {
+	w.t.Helper()
+	if _, err := w.driver.Prepare(w.t.Context(), claims...); err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+// unprepare has it give them back.
+func (w *world) unprepare(claims ...kubelettest.Claim) {
+	w.t.Helper()
+	if err := w.driver.Unprepare(w.t.Context(), claims...); err != nil {
+		w.t.Fatal(err)
+	}
+}
+
 func (w *world) emit(e detector.Event) { w.detector.Emit(e) }
 
 func (w *world) xid(n, code int) {
