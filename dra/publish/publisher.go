@@ -57,9 +57,6 @@ const (
 	Withheld Mode = "withheld"  // nothing is published
 )
 
-// Modes lists them.
-func Modes() []Mode { return []Mode{Starting, Taints, Attr, Withheld} }
-
 // Status is how publishing stands.
 type Status struct {
 	Mode    Mode
