@@ -26,12 +26,11 @@ type SliceVersion struct {
 	At      time.Time // when it was seen
 }
 
-// The histories of a node, with the version that was there at first, and of its slices,
-// without.
-type (
-	History      = Versions[Version]
-	SliceHistory = Versions[SliceVersion]
-)
+// History is that of a node, with the version that was there at first.
+type History = Versions[Version]
+
+// SliceHistory is that of a node's slices, without what was there at first.
+type SliceHistory = Versions[SliceVersion]
 
 // Versions is all that a watcher has seen since it began.
 type Versions[T any] struct {
