@@ -113,11 +113,7 @@ func TestDriverRegistersAnewWhenItsSocketIsRemoved(t *testing.T) {
 
 func TestEndWaitsForTheCallsUnderWay(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
-	g := &gate{reached: make(chan struct{}, 1), open: make(chan struct{})}
-	w.specs = func(s Specs) Specs { g.Specs = s; return g }
-	w.start()
-	kubelet := w.kubelet(nil)
+	w, g, kubelet := gated(t, 1)
 	c := w.allocate("train", "pod", nil, 0)
 	var wg sync.WaitGroup
 	wg.Go(func() { _, _ = kubelet.Prepare(t.Context(), c) })

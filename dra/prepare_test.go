@@ -171,6 +171,17 @@ type gate struct {
 	open    chan struct{}
 }
 
+// gated is a world with a gate at which so many calls need not wait to say that they
+// reached it.
+func gated(t *testing.T, room int) (*world, *gate, *kubelettest.Plugin) {
+	t.Helper()
+	w := newWorld(t)
+	g := &gate{reached: make(chan struct{}, room), open: make(chan struct{})}
+	w.specs = func(s Specs) Specs { g.Specs = s; return g }
+	w.start()
+	return w, g, w.kubelet(nil)
+}
+
 func (g *gate) Write(claim string, devices []cdi.Device, note string) (map[string][]string, error) {
 	g.reached <- struct{}{}
 	<-g.open
@@ -179,11 +190,7 @@ func (g *gate) Write(claim string, devices []cdi.Device, note string) (map[strin
 
 func TestUnprepareDoesNotWaitForPrepare(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
-	g := &gate{reached: make(chan struct{}), open: make(chan struct{})}
-	w.specs = func(s Specs) Specs { g.Specs = s; return g }
-	w.start()
-	kubelet := w.kubelet(nil)
+	w, g, kubelet := gated(t, 0)
 	c := w.allocate("train", "pod", nil, 0)
 	var wg sync.WaitGroup
 	wg.Go(func() {
@@ -208,11 +215,7 @@ func TestUnprepareDoesNotWaitForPrepare(t *testing.T) {
 
 func TestPrepareThatTheKubeletGaveUpIsNotDoneLate(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
-	g := &gate{reached: make(chan struct{}, 2), open: make(chan struct{})}
-	w.specs = func(s Specs) Specs { g.Specs = s; return g }
-	w.start()
-	kubelet := w.kubelet(nil)
+	w, g, kubelet := gated(t, 2)
 	c := w.allocate("train", "pod", nil, 0)
 	var wg sync.WaitGroup
 	wg.Go(func() { _, _ = kubelet.Prepare(t.Context(), c) })
